@@ -1,0 +1,136 @@
+"""Whole sets as arrays: the canvases of a resident set, and evaluation sets whole or in padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from gssl_jax.data import decode
+from gssl_jax.data.sources import Sample, Source
+from gssl_jax.data.substitution import Substituted
+from gssl_jax.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+
+def load_canvases(source: Source, data: Any, min_side: int = 1) -> np.ndarray:
+    """Every image as a square canvas, uint8 [N, canvas, canvas, C], decoded once by `data.threads` threads.
+
+    The shorter side becomes `data.canvas` and the central square is kept. Unreadable images (and those with a side
+    under `min_side` pixels) are replaced by the next readable one. Raises `UserError` beyond `data.max_broken`.
+    """
+    readable = source if isinstance(source, Substituted) else Substituted(source, data.max_broken, min_side)
+    canvas, channels = int(data.canvas), int(data.channels)
+    canvases = np.empty((len(source), canvas, canvas, channels), np.uint8)
+
+    def load(index: int) -> None:
+        image = decode.to_channels(readable[index]["image"], channels)
+        canvases[index] = decode.square_canvas(image, canvas)
+
+    _for_each(load, range(len(source)), int(data.threads))
+    return canvases
+
+
+def evaluation_set(source: Source, data: Any, resize: int, min_side: int = 1) -> Arrays:
+    """A whole evaluation set, `{"image": uint8 [N, S, S, C], "label": int32 [N]}`, S = `data.image_size`.
+
+    Each image is resized to a shorter side of `resize`, cut at the centre and, for grey images under
+    `data.contrast_normalise`, contrast-normalised unless the source has done so. Unreadable images are left out.
+    Raises `UserError` when the set exceeds `data.resident_mib` (use `evaluation_batches`) or too many are broken.
+    """
+    size, channels = int(data.image_size), int(data.channels)
+    mib = len(source) * size * size * channels / 2**20
+    if mib > data.resident_mib:
+        raise UserError(f"{source.name} takes {mib:.0f} MiB, data.resident_mib allows {data.resident_mib}; raise it")
+    readable = Substituted(source, data.max_broken, min_side)
+    prepare = _preparer(readable, data, resize)
+    images = np.empty((len(source), size, size, channels), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    kept = np.zeros(len(source), bool)
+
+    def load(index: int) -> None:
+        sample = readable.readable(index)
+        if sample is not None:
+            images[index], labels[index], kept[index] = prepare(sample), sample["label"], True
+
+    _for_each(load, range(len(source)), int(data.threads))
+    if kept.all():
+        return {"image": images, "label": labels}
+    return {"image": images[kept], "label": labels[kept]}
+
+
+def evaluation_batches(
+    arrays_or_source: Arrays | Source, batch_size: int, data: Any = None, resize: int = 0, min_side: int = 1
+) -> Iterator[Arrays]:
+    """Batches in order, none dropped: `image` uint8 [B, S, S, C], `label` and `index` int32 [B], `valid` bool [B].
+
+    The last batch is padded with zeros, label -1, index -1 and `valid` False; so is the place of an unreadable image
+    of a source. Arrays (as `evaluation_set` makes them) need neither `data` nor `resize`; a source is decoded as it
+    is read.
+    """
+    if batch_size < 1:
+        raise UserError(f"an evaluation batch of {batch_size} images; it must be at least 1")
+    if isinstance(arrays_or_source, Mapping):
+        yield from _array_batches(arrays_or_source, batch_size)
+        return
+    readable = Substituted(arrays_or_source, data.max_broken, min_side)
+    prepare = _preparer(readable, data, resize)
+    shape = (int(data.image_size), int(data.image_size), int(data.channels))
+    for start in range(0, len(readable), batch_size):
+        batch = _blank(batch_size, shape)
+
+        def load(index: int, batch: Arrays = batch, start: int = start) -> None:
+            sample = readable.readable(index)
+            if sample is not None:
+                _place(batch, index - start, prepare(sample), sample["label"], index)
+
+        _for_each(load, range(start, min(start + batch_size, len(readable))), int(data.threads))
+        yield batch
+
+
+def _array_batches(arrays: Arrays, batch_size: int) -> Iterator[Arrays]:
+    for start in range(0, len(arrays["image"]), batch_size):
+        part = slice(start, min(start + batch_size, len(arrays["image"])))
+        batch = _blank(batch_size, arrays["image"].shape[1:])
+        _place(batch, slice(0, part.stop - start), arrays["image"][part], arrays["label"][part], np.r_[part])
+        yield batch
+
+
+def _blank(batch_size: int, shape: tuple[int, ...]) -> Arrays:
+    return {
+        "image": np.zeros((batch_size, *shape), np.uint8),
+        "label": np.full(batch_size, -1, np.int32),
+        "valid": np.zeros(batch_size, bool),
+        "index": np.full(batch_size, -1, np.int32),
+    }
+
+
+def _place(batch: Arrays, row: int | slice, image: np.ndarray, label: Any, index: Any) -> None:
+    batch["image"][row], batch["label"][row], batch["index"][row], batch["valid"][row] = image, label, index, True
+
+
+def _preparer(source: Substituted, data: Any, resize: int) -> Callable[[Sample], np.ndarray]:
+    """Sample -> uint8 [S, S, C] as the encoder is shown it in an evaluation."""
+    size, channels = int(data.image_size), int(data.channels)
+    normalise = bool(data.contrast_normalise) and channels == 1 and not source.normalised
+
+    def prepare(sample: Sample) -> np.ndarray:
+        image = decode.to_channels(sample["image"], channels)
+        image = decode.resize_shorter_and_centre_crop(image, resize, size)
+        return decode.contrast_normalised(image) if normalise else image
+
+    return prepare
+
+
+def _for_each(work: Callable[[int], None], items: range, threads: int) -> None:
+    """Calls `work` on every item, in `threads` threads (0 = here); the first error is raised."""
+    if threads == 0:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, items):
+            pass

@@ -1,0 +1,167 @@
+"""The training stream: an endless, restartable order of batches, the same for any number of threads and hosts.
+
+Shuffle and repeat come first (a new order every epoch), then the slice of this process, then batches. Element p of the
+stream is a function of (seed, p) alone, and so are its crops; a restart needs nothing but the number of the next batch.
+
+Two modes. Resident: the images live on the device, the stream yields only which ones. Host: each image is decoded once
+and its views are cut from the original here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from gssl_jax import errors
+from gssl_jax.data import decode
+from gssl_jax.data.sources import Source
+from gssl_jax.data.substitution import Substituted
+from gssl_jax.errors import UserError
+from gssl_jax.ops import boxes
+
+INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
+Batch = dict[str, np.ndarray]
+Views = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def choose_crop(data: Any, count: int) -> str:
+    """Where crops are cut, `"device"` or `"host"`: `data.crop`, and for `"auto"` whether `count` canvases fit.
+
+    They fit when their uint8 pixels take at most `data.resident_mib` MiB.
+    """
+    if data.crop not in ("auto", "device", "host"):
+        raise errors.unknown("data.crop", data.crop, ("auto", "device", "host"))
+    if data.crop != "auto":
+        return str(data.crop)
+    return "device" if count * data.canvas**2 * data.channels <= data.resident_mib * 2**20 else "host"
+
+
+def open_stream(
+    source: Source,
+    data: Any,
+    *,
+    batch_size: int,
+    seed: int,
+    start_batch: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    views: Views | None = None,
+) -> StreamIterator:
+    """The endless stream of batches of `source` from batch `start_batch` on.
+
+    Without `views` (resident mode) a batch is `{"index": int32 [B]}`. With `views` (host mode) it is
+    `{"image": uint8 [B, V, S, S, C], "local": uint8 [B, L, s, s, C], "index": int32 [B], "label": int32 [B],
+    "valid": bool [B]}`, without `local` when there are no local views.
+
+    Args:
+        source: the images; in host mode unreadable ones are replaced within `data.max_broken`.
+        data: `config.data`: `threads` (0 = no threads), `prefetch` (batches read ahead), `channels`, `max_broken`.
+        batch_size: of all processes together; B = batch_size / process_count.
+        seed: of the order and of the crops.
+        views: `{"global": [...], "local": [...]}`, for each view a mapping with `size` (pixels), `scale` (area bounds),
+            `ratio` (aspect bounds) and `interpolation` (`bilinear`, `bicubic` or `area`).
+
+    Raises:
+        UserError: an empty source, a batch that does not divide among the processes, or malformed views.
+    """
+    if len(source) == 0:
+        raise UserError(f"the data source {source.name} holds no images; check its path")
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"a batch of {batch_size} does not divide among {process_count} processes; change the batch size"
+        )
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    numbered = order.map_with_index(lambda position, index: (int(position), int(index)))
+    mine = numbered[process_index::process_count]
+    readable = None
+    if views is not None:
+        readable = Substituted(source, data.max_broken)
+        cutter = Cutter(readable, views, seed, int(data.channels))
+        batches = mine.map(cutter).batch(batch_size // process_count, drop_remainder=True, batch_fn=_stack)
+    else:
+        batches = mine.batch(batch_size // process_count, drop_remainder=True, batch_fn=_indices)
+    threads = int(data.threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=int(data.prefetch) if threads else 0)
+    return StreamIterator(batches.to_iter_dataset(options), start_batch, source.fingerprint(), readable)
+
+
+def _indices(elements: Sequence[tuple[int, int]]) -> Batch:
+    return {"index": np.array([index for _, index in elements], np.int32)}
+
+
+def _stack(elements: Sequence[Batch]) -> Batch:
+    return {name: np.stack([element[name] for element in elements]) for name in elements[0]}
+
+
+class StreamIterator(Iterator[Batch]):
+    """Batches of a stream, with a state small enough for JSON."""
+
+    def __init__(self, dataset: Any, start_batch: int, fingerprint: str, readable: Substituted | None) -> None:
+        self._iterator, self._next, self._fingerprint = iter(dataset), start_batch, fingerprint
+        self._readable = readable
+        self._iterator.set_state({"next_index": start_batch})
+
+    def __next__(self) -> Batch:
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """`next_batch` restarts the stream (as `start_batch`); the caller compares `fingerprint` before it does."""
+        return {"grain": self._iterator.get_state(), "next_batch": self._next, "fingerprint": self._fingerprint}
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Unreadable images met so far by this process, each with its reason (host mode)."""
+        return self._readable.broken if self._readable is not None else ()
+
+    def close(self) -> None:
+        """Stops the reading threads."""
+        self._iterator.close()
+
+
+class Cutter:
+    """(position, index) -> one element of a host-mode batch: the image decoded once, all its views cut from it."""
+
+    def __init__(self, source: Source, views: Views, seed: int, channels: int) -> None:
+        self._source, self._seed, self._channels = source, seed, channels
+        self._globals, self._locals = list(views["global"]), list(views["local"])
+        if not self._globals:
+            raise UserError("the stream needs at least one global view")
+        for group in (self._globals, self._locals):
+            if len({view["size"] for view in group}) > 1:
+                raise UserError(f"views of one kind need one size, not {sorted({view['size'] for view in group})}")
+            for view in group:
+                if view["interpolation"] not in INTERPOLATIONS:
+                    raise errors.unknown("interpolation", view["interpolation"], INTERPOLATIONS)
+
+    def __call__(self, element: tuple[int, int]) -> Batch:
+        position, index = element
+        sample = self._source[index]
+        image = decode.to_channels(sample["image"], self._channels)
+        rng = np.random.default_rng((self._seed, position))
+        out = {"image": np.stack([cut(image, rng, view) for view in self._globals])}
+        if self._locals:
+            out["local"] = np.stack([cut(image, rng, view) for view in self._locals])
+        out["index"] = np.int32(sample["index"])
+        out["label"] = np.int32(sample["label"])
+        out["valid"] = np.bool_(True)
+        return out
+
+
+def cut(image: np.ndarray, rng: np.random.Generator, view: Mapping[str, Any]) -> np.ndarray:
+    """One random-resized crop; uint8 [h, w, C] -> uint8 [size, size, C].
+
+    A box larger than the view is averaged over areas (the other kernels would alias), a smaller one interpolated.
+    """
+    height, width = image.shape[:2]
+    box = boxes.crop_box(rng.random((boxes.ATTEMPTS, 4)), height, width, tuple(view["scale"]), tuple(view["ratio"]))
+    top, left, box_height, box_width = (int(edge) for edge in boxes.rounded(box, height, width))
+    part, size = image[top : top + box_height, left : left + box_width], int(view["size"])
+    shrinks = box_height >= size and box_width >= size
+    kernel = cv2.INTER_AREA if shrinks else INTERPOLATIONS[view["interpolation"]]
+    return cv2.resize(part, (size, size), interpolation=kernel).reshape(size, size, image.shape[2])

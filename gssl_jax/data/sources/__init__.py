@@ -1,0 +1,99 @@
+"""Where images come from: one protocol, one table of kinds.
+
+A source is random access and pure: `source[i]` gives the same image whenever and wherever it is called, which is
+what lets workers, restarts and hosts agree without talking to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+
+from gssl_jax import errors
+
+
+class Sample(TypedDict):
+    """One image: uint8 or uint16 [h, w, C], its label (-1 = unlabelled) and its place in the source."""
+
+    image: np.ndarray
+    label: int
+    index: int
+
+
+class Source(Protocol):
+    """A set of images under random access.
+
+    `classes` is empty for an unlabelled source. `normalised` says that `image` has been contrast-normalised already.
+    `describe(i)` is what messages call image i (a file name where there is one). `label(i)` needs no decoding.
+    `fingerprint()` is a hex digest of everything that decides the content.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    normalised: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def label(self, index: int) -> int: ...
+
+    def describe(self, index: int) -> str: ...
+
+    def fingerprint(self) -> str: ...
+
+
+def _photos(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import packaged
+
+    return packaged.photos(split, data, size=_size(settings))
+
+
+def _digits(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import packaged
+
+    return packaged.Digits(split, data)
+
+
+def _folder(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import folder
+
+    return folder.open_folder(settings.path, split, data)
+
+
+def _tfds(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import named
+
+    return named.open_named(settings.path, split, data)
+
+
+KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
+    "photos": _photos,
+    "digits": _digits,
+    "folder": _folder,
+    "tfds": _tfds,
+}
+
+
+def open_source(settings: Any, split: str, data: Any) -> Source:
+    """The source that `settings` (`source`, `path` and, for a stream, `size`) names; `data` is `config.data`.
+
+    A `size` of n keeps the first n of a permutation seeded by `data.seed` (for the pretraining squares of `photos`
+    it is their number instead). Raises `UserError` for an unknown kind and for whatever the kind itself refuses.
+    """
+    if settings.source not in KINDS:
+        raise errors.unknown("data source", settings.source, KINDS)
+    source = KINDS[settings.source](settings, split, data)
+    size = _size(settings)
+    if size == 0 or (settings.source == "photos" and split == "pretrain"):
+        return source
+    from gssl_jax.data import subsets
+
+    return subsets.Subset(source, subsets.first_n_permuted(len(source), size, data.seed))
+
+
+def _size(settings: Any) -> int:
+    """`size` of a training stream; the settings of an evaluation (`evals.data`) always mean the whole set."""
+    return int(settings.size) if "size" in settings else 0
