@@ -71,9 +71,7 @@ def open_stream(
     if len(source) == 0:
         raise UserError(f"the data source {source.name} holds no images; check its path")
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"a batch of {batch_size} does not divide among {process_count} processes; change the batch size"
-        )
+        raise UserError(f"a batch of {batch_size} does not divide among {process_count} processes; change its size")
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     numbered = order.map_with_index(lambda position, index: (int(position), int(index)))
     mine = numbered[process_index::process_count]

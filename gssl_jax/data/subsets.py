@@ -15,10 +15,10 @@ from gssl_jax.errors import UserError
 
 
 def k_shot(labels: np.ndarray, k: int, seed: int, draw: int, classes: Sequence[str] = ()) -> np.ndarray:
-    """Exactly `k` images of every class that occurs; int labels [N] (-1 = unlabelled, never drawn) -> int64 [classes * k].
+    """Exactly `k` images of every class that occurs; int labels [N] (-1 = unlabelled) -> int64 [classes * k].
 
-    Draw number `draw` of `seed` is independent of the other draws. With class names in `classes`, each of them must
-    have k images. Raises `UserError` naming the class that has fewer than `k`.
+    Unlabelled images are never drawn. Draw number `draw` of `seed` is independent of the other draws. With class names
+    in `classes`, each of them must have k images. Raises `UserError` naming the class that has fewer than `k`.
     """
     labels = np.asarray(labels)
     wanted = range(len(classes)) if classes else np.unique(labels[labels >= 0])
@@ -50,9 +50,7 @@ def fraction(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 def first_n_permuted(count: int, n: int, seed: int) -> np.ndarray:
     """The first `n` of a seeded permutation of `count`; sets of growing n are nested. `UserError` when n > count."""
     if not 0 < n <= count:
-        raise UserError(
-            f"{n} images were asked for but the set holds {count}; set size to 0 for all, or at most {count}"
-        )
+        raise UserError(f"{n} images were asked for but the set holds {count}; set size to 0 (all) or at most {count}")
     return np.sort(np.random.default_rng(seed).permutation(count)[:n])
 
 
