@@ -1,0 +1,26 @@
+"""What is done to frozen features before a linear classifier sees them; statistics come from training features."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+
+def standardise(train: Array, test: Array) -> tuple[Array, Array]:
+    """Training mean 0 and standard deviation 1 in every dimension; [N, D], [M, D] -> the same shapes.
+
+    A dimension that is constant over the training features stays near 0 instead of being blown up.
+    """
+    mean, spread = train.mean(0, keepdims=True), train.std(0, keepdims=True)
+    spread = jnp.maximum(spread, 1e-4 * spread.max() + 1e-12)
+    return (train - mean) / spread, (test - mean) / spread
+
+
+def centre_and_normalise(features: Array, mean: Array) -> Array:
+    """Subtract `mean` [D] from [N, D], then scale every row to unit l2 norm."""
+    return unit(features - mean[None])
+
+
+def unit(features: Array) -> Array:
+    """Rows of [N, D] scaled to l2 norm 1; a row of zeros stays zero."""
+    return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,149 @@
+"""k-NN, linear and low-shot accuracy of one set of frozen features, as entries of results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from gssl_jax.errors import UserError, unknown
+from gssl_jax.evals.intervals import bootstrap_interval, entry, t_interval
+from gssl_jax.evals.knn import knn_scores
+from gssl_jax.evals.linear import linear
+from gssl_jax.evals.lowshot import low_shot
+
+Features = Mapping[str, np.ndarray]
+
+
+def evaluate(
+    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], feature: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """The entries `knn/top1`, `linear/top1` and `lowshot_<k>/top1` of features by name ([N, D], and "label" int [N]).
+
+    `settings` is `config.evals` (groups knn, linear, lowshot, bootstrap); `feature` replaces the feature names it
+    gives, as the pixel control needs. Unlabelled images (label -1) are left out, and without labels the result is
+    empty. Features that are not finite give entries without a value: a diverged backbone is a result, not an error.
+    """
+    train, test = _labelled(train), _labelled(test)
+    if not len(classes) or not len(train["label"]) or not len(test["label"]):
+        return {}
+    entries = {
+        "knn/top1": _knn(train, test, settings, seed, classes, feature or settings.knn.feature),
+        "linear/top1": _linear(train, test, settings, seed, classes, feature or settings.linear.feature),
+    }
+    for shots in settings.lowshot.shots:
+        name = feature or settings.lowshot.feature
+        entries[f"lowshot_{shots}/top1"] = _low_shot(train, test, settings, seed, classes, name, shots)
+    return entries
+
+
+def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> None:
+    """Raise the `UserError`s that `evaluate` would raise, before anything is trained; unlabelled data passes."""
+    labels = np.asarray(train_labels)
+    labels = labels[labels >= 0]
+    if not len(classes) or not len(labels):
+        return
+    if not 1 <= settings.knn.k <= len(labels):
+        raise UserError(
+            f"evals.knn.k is {settings.knn.k} but there are {len(labels)} labelled training images; lower it"
+        )
+    counts = np.bincount(labels, minlength=len(classes))
+    most = max(settings.lowshot.shots, default=0)
+    if most > counts.min():
+        raise UserError(
+            f"class {classes[int(counts.argmin())]!r} has {counts.min()} training images but evals.lowshot.shots asks for "
+            f"{most} per class; remove {most} from evals.lowshot.shots or add images"
+        )
+
+
+def _knn(
+    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str
+) -> dict[str, Any]:
+    known, wanted, protocol = _pair(train, test, name)
+    knn = settings.knn
+    protocol |= {"k": knn.k, "temperature": knn.temperature, "similarity": "cosine", "train_images": len(known)}
+    if not _finite(known, wanted):
+        return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
+    scores = knn_scores(
+        jnp.asarray(known), train["label"], wanted, k=knn.k, temperature=knn.temperature, classes=len(classes)
+    )
+    correct = np.asarray(scores).argmax(1) == test["label"]
+    return _bootstrap(correct, protocol, settings, seed)
+
+
+def _linear(
+    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str
+) -> dict[str, Any]:
+    known, wanted, protocol = _pair(train, test, name)
+    protocol |= {"preprocessing": "standardised", "objective": "mean CE + l2/2 |W|^2", "train_images": len(known)}
+    if not _finite(known, wanted):
+        return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
+    result = linear(
+        known,
+        train["label"],
+        wanted,
+        test["label"],
+        classes=len(classes),
+        l2_grid=settings.linear.l2_grid,
+        max_iterations=settings.linear.max_iterations,
+        tolerance=settings.linear.tolerance,
+        seed=seed,
+    )
+    protocol |= {"l2": result.l2, "l2_grid": list(settings.linear.l2_grid)}
+    protocol |= {"converged": result.converged, "iterations": result.iterations}
+    return _bootstrap(result.correct, protocol, settings, seed)
+
+
+def _low_shot(
+    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str, shots: int
+) -> dict[str, Any]:
+    known, wanted, protocol = _pair(train, test, name)
+    low = settings.lowshot
+    folds = shots >= low.kfold_from
+    protocol |= {"shots": shots, "draws": low.draws, "preprocessing": "centred, l2-normalised"}
+    protocol |= {"msn_transductive": low.msn_transductive, "objective": "mean CE + lambda/(2n) |W|^2"}
+    protocol |= {"test_images": len(wanted)}
+    if not _finite(known, wanted):
+        return entry(None, None, None, low.draws, protocol | {"problem": "features are not finite"}, None)
+    result = low_shot(
+        known,
+        train["label"],
+        wanted,
+        test["label"],
+        shots=shots,
+        draws=low.draws,
+        strength=low.l2,
+        kfold_from=low.kfold_from,
+        folds=low.folds,
+        grid=low.l2_grid,
+        transductive=low.msn_transductive,
+        classes=classes,
+        seed=seed,
+    )
+    protocol |= {"lambda": f"{low.folds}-fold on the draw" if folds else low.l2, "converged": result.converged}
+    protocol |= {"chosen": [round(float(s), 8) for s in result.strength]} if folds else {}
+    mean, lowest, highest = t_interval(result.accuracy)
+    kind = None if lowest is None else "t-draws"
+    return entry(mean, lowest, highest, low.draws, protocol | {"digest": result.digest}, kind)
+
+
+def _bootstrap(correct: np.ndarray, protocol: dict[str, Any], settings: Any, seed: int) -> dict[str, Any]:
+    value, low, high = bootstrap_interval(correct, seed, settings.bootstrap.resamples)
+    return entry(value, low, high, len(correct), protocol, "bootstrap-test")
+
+
+def _pair(train: Features, test: Features, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    if name not in train:
+        raise unknown("feature", name, [known for known in train if known != "label"])
+    return train[name], test[name], {"feature": name}
+
+
+def _labelled(features: Features) -> dict[str, np.ndarray]:
+    known = np.asarray(features["label"]) >= 0
+    return {name: np.asarray(values)[known] for name, values in features.items()}
+
+
+def _finite(*arrays: np.ndarray) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays)
