@@ -1,0 +1,212 @@
+"""MaskCluster on a vision transformer.
+
+    python -m gssl_jax.main --config=configs/maskcluster_vit.py[:preset[,key=value ...]] [--config.<knob>=<value> ...]
+
+presets
+    photos      (default) the embedded photographs, grey and contrast-normalised, 32 px: a newcomer's demo
+    photos_rgb  the same photographs in colour
+    tiny        a few steps on a toy network: does everything run?
+    cifar10     CIFAR-10 through TFDS (prepare it once as ArrayRecord), ViT-Ti/4
+    imagenet    the paper's recipe: ImageNet-1K at 224 px, ViT-S/16; backbone=vit_b16 for ViT-B/16
+    folder      path=DIR: your own images, in class folders or without labels; size=PIXELS, backbone=NAME
+
+Presets choose values; every value below can be changed by itself: --config.method.collapse.patch=memax
+"""
+
+from ml_collections import ConfigDict
+
+BACKBONES = {
+    "vit_ti4": dict(patch=4, width=192, depth=12, heads=3),
+    "vit_ti16": dict(patch=16, width=192, depth=12, heads=3),
+    "vit_s16": dict(patch=16, width=384, depth=12, heads=6),
+    "vit_b16": dict(patch=16, width=768, depth=12, heads=12),
+    "vit_l16": dict(patch=16, width=1024, depth=24, heads=16),
+}
+
+DINO_JITTER = dict(probability=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+
+
+def augment(size, scale, *, blur, solarise, jitter=None, grey=0.2, contrast_normalise=False):
+    """One view as data: sizes in pixels, scales as shares of the image's area, the rest as probabilities."""
+    return ConfigDict(
+        dict(
+            size=size,
+            scale=scale,
+            ratio=(3 / 4, 4 / 3),
+            interpolation="bicubic",
+            flip=0.5,
+            jitter=dict(jitter or DINO_JITTER),
+            grey=grey,
+            blur=dict(probability=blur, sigma=(0.1, 2.0)),  # sigma in pixels of the view
+            solarise=dict(probability=solarise, threshold=0.5),
+            contrast_normalise=contrast_normalise,
+        )
+    )
+
+
+def base():
+    """The paper's recipe for ViT-S/16 on ImageNet-1K; basis of each choice in brackets."""
+    c = ConfigDict()
+    c.stages = ("target",)  # the chain of stages; `stage.<name>` holds what each changes
+    c.stage = ConfigDict({"target": ConfigDict()})
+    c.seed = 0
+
+    c.data = ConfigDict()
+    c.data.streams = ConfigDict({"train": dict(source="tfds", path="imagenet2012", split="pretrain", size=0)})
+    c.data.image_size = 224
+    c.data.channels = 3
+    c.data.crop = "host"  # device: all crops from one resident square canvas; host: from the original; auto: by size
+    c.data.canvas = 256  # side of the resident canvas in pixels, crop = device only
+    c.data.max_zoom = 1.0  # photos: squares up to this many canvases wide are shrunk into one
+    c.data.resident_mib = 1024  # limit for crop = auto
+    c.data.contrast_normalise = False  # per view: zero mean, nearly unit contrast (for grey texture)
+    c.data.mean = (0.485, 0.456, 0.406)
+    c.data.std = (0.229, 0.224, 0.225)
+    c.data.seed = 0
+    c.data.max_broken = 0.01  # share of unreadable images that stops the run
+    c.data.threads = 16
+    c.data.prefetch = 64  # decoded samples waiting
+    c.data.holdout = 0.2  # class folders without a test folder: share held out
+
+    c.backbone = ConfigDict(BACKBONES["vit_s16"])
+    c.backbone.mlp_ratio = 4.0
+    c.backbone.registers = 0
+    c.backbone.positions = "learned"
+    c.backbone.drop_path = 0.1  # student only [MC-SSL]
+    c.backbone.layer_scale = 0.0  # initial residual scale, 0 = none
+    c.backbone.layer_norm_eps = 1e-6
+    c.backbone.dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU; heads, norms and losses stay float32
+
+    c.method = m = ConfigDict()
+    m.name = "maskcluster"
+    m.views = ConfigDict({"globals": 2, "locals": 10})  # locals serve the class loss only [MC-SSL]
+    m.augment = ConfigDict(
+        dict(
+            global_1=augment(224, (0.25, 1.0), blur=1.0, solarise=0.0),
+            global_2=augment(224, (0.25, 1.0), blur=0.1, solarise=0.2),  # and every further global view
+            local=augment(96, (0.05, 0.25), blur=0.5, solarise=0.0),
+        )
+    )
+    m.corruption = ConfigDict(
+        dict(
+            kind="noise",  # noise | zeros | foreign | token | drop
+            ratio=0.5,  # share of the image hidden [MC-SSL]
+            align=1,  # masks in cells of this many pixels; the patch size for whole patches [GMML: 1]
+            max_side=0.3,  # largest box side as a share of the image side [GMML]
+            foreign_probability=0.5,  # images whose corruption is replaced by another image's content [GMML]
+            foreign_ratio=0.3,
+        )
+    )
+    m.projector = ConfigDict(dict(layers=3, hidden=2048, output=256, shared=True))  # [MC-SSL]
+    m.prototypes = ConfigDict(dict(cls=8192, patch=8192))  # [MC-SSL]
+    m.collapse = ConfigDict(dict(cls="sinkhorn", patch="sinkhorn"))  # sinkhorn | memax | centring | none
+    m.temperature = ConfigDict(
+        dict(student=0.1, teacher_start=0.04, teacher_end=0.07, teacher_warmup=30.0)  # in optim.unit [DINO]
+    )
+    m.sinkhorn = ConfigDict(dict(eps=0.05, iterations=3, positionwise=False))  # [SwAV; positionwise: CAPI]
+    m.memax = ConfigDict(dict(weight=1.0, sharpen=0.25))  # [MSN]
+    m.centring = ConfigDict(dict(momentum=0.9))  # [DINO]
+    m.loss = ConfigDict(
+        dict(cls=1.0, patch=1.0, reconstruction=1.0, same_view=False, patch_tokens="all")  # all | masked [MC-SSL: all]
+    )
+    m.reconstruction = ConfigDict(dict(layers=2))  # hidden layers of the reconstruction head [MC-SSL]
+    m.momentum = ConfigDict(dict(start=0.996, end=1.0, curve="cosine"))  # of the teacher [MC-SSL]
+    m.health_rows = 4096  # targets looked at for entropies and prototype use
+
+    c.optim = o = ConfigDict()
+    o.unit = "epoch"  # every duration below, and method.temperature.teacher_warmup, counts these: epoch | step
+    o.duration = 800.0
+    o.batch_size = 1024
+    o.learning_rate = 5e-4  # for a batch of 256, scaled linearly [MC-SSL]
+    o.final_learning_rate = 1e-6
+    o.warmup = 10.0
+    o.weight_decay = 0.04
+    o.final_weight_decay = 0.4  # cosine [MC-SSL]
+    o.decay_positions = True  # class token and positions decay too [MC-SSL excludes only vectors]
+    o.beta1 = 0.9
+    o.beta2 = 0.999
+    o.clip_norm = 3.0  # global norm [MSN]; 0 = off
+    o.freeze_prototypes = 1.0  # both cluster layers [DINO]
+
+    c.evals = e = ConfigDict()
+    e.data = ConfigDict(dict(source="tfds", path="imagenet2012", train="train", test="test", resize=256))
+    e.every = 0.0  # in optim.unit; 0 = at the end only
+    e.which = "teacher"  # teacher | student
+    e.batch_size = 256
+    e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat"))  # [DINO]
+    e.linear = ConfigDict(
+        dict(feature="feat", l2_grid=(1e-6, 1e-5, 1e-4, 1e-3), max_iterations=500, tolerance=1e-4)
+    )
+    e.lowshot = ConfigDict(
+        dict(shots=(1, 2, 5), draws=20, feature="cls_prenorm", l2=0.075, kfold_from=5, folds=5,
+             l2_grid=(0.0025, 0.025, 0.075, 0.25), msn_transductive=False)  # [MSN: lambda / n, lambda .0025-.075]
+    )  # fmt: skip
+    e.bootstrap = ConfigDict(dict(resamples=1000))
+    e.tsne_points = 1000
+
+    c.run = r = ConfigDict()  # nothing in `run` changes results (`deterministic` apart)
+    r.steps_per_dispatch = 1  # 1-20 steps scanned in one call
+    r.log_every = 50  # steps
+    r.health_every = 50  # steps
+    r.health_samples = 512  # images of the label-free health probe
+    r.checkpoint_every = 1000  # steps
+    r.keep_checkpoints = 2
+    r.deterministic = False  # GPU: bit-exact resume at some cost; a CPU always is
+    r.tensorboard = True
+    return c
+
+
+def use_backbone(c, name):
+    """A backbone by name; its patch size becomes the reconstruction's and the mask's unit where that is aligned."""
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(sorted(BACKBONES))}")
+    for key, value in BACKBONES[name].items():
+        c.backbone[key] = value
+
+
+def small(c, size, channels):
+    """Small images on one machine: resident canvases, fewer prototypes, a teacher that follows in few steps."""
+    c.data.image_size = size
+    c.data.channels = channels
+    c.data.crop = "auto"
+    c.data.threads = 2
+    c.data.prefetch = 8
+    c.method.views = ConfigDict({"globals": 2, "locals": 0})
+    c.method.projector = ConfigDict(dict(layers=3, hidden=512, output=128, shared=True))
+    c.method.prototypes = ConfigDict(dict(cls=256, patch=512))
+    c.run.checkpoint_every = 200
+    c.run.log_every = 10
+    c.run.health_every = 20
+
+
+def photos(c, channels=1):
+    """19 embedded photographs, 32 px patches. Reconstruction choices here are measured, see README."""
+    small(c, 32, channels)
+    c.data.streams.train = ConfigDict(dict(source="photos", path="", split="pretrain", size=4096))
+    c.evals.data = ConfigDict(dict(source="photos", path="", train="train", test="test", resize=32))
+    c.data.canvas = 64
+    c.data.contrast_normalise = channels == 1
+    c.data.mean, c.data.std = ((0.5,), (0.2,)) if channels == 1 else ((0.45, 0.42, 0.4), (0.25, 0.24, 0.25))
+    c.backbone.update(dict(patch=4, width=192, depth=4, heads=3, drop_path=0.0))
+    for name in ("global_1", "global_2"):
+        c.method.augment[name] = augment(
+            32, (0.15, 0.5), blur=0.2, solarise=0.0, grey=0.0, contrast_normalise=channels == 1
+        )
+    c.method.augment["local"] = augment(
+        16, (0.05, 0.15), blur=0.2, solarise=0.0, grey=0.0, contrast_normalise=channels == 1
+    )
+    c.method.momentum.start = 0.99
+    c.method.temperature.teacher_warmup = 0.0
+    c.optim.unit = "step"
+    c.optim.duration = 400.0
+    c.optim.batch_size = 128
+    c.optim.learning_rate = 3e-3
+    c.optim.warmup = 40.0
+    c.optim.freeze_prototypes = 20.0
+
+
+def get_config(argument="photos"):
+    """The configuration of a preset: `name[,key=value ...]`."""
+    c = base()
+    photos(c)
+    return c

@@ -1,0 +1,94 @@
+"""Collapse control: the four meanings of `config.method.collapse`, the same for every clustering method.
+
+A control turns the teacher's cosines into targets, and may add a penalty on the student's probabilities. It is
+chosen separately for class tokens and for patch tokens. MaskCluster compares centring, ME-MAX and sinkhorn
+(arXiv 2406.17460); how each is set follows DINO, MSN and SwAV, since the paper has no public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from gssl_jax.errors import unknown
+from gssl_jax.methods.base import Clock
+from gssl_jax.ops import assignment, schedules
+
+
+class Control(NamedTuple):
+    """targets(logits [G, R, K], centre [K], step) -> [G, R, K]; G groups are balanced separately (usually 1).
+
+    penalty(student probabilities [R, K]) -> scalar added to the loss; centre(centre, logits, step) -> next centre.
+    """
+
+    targets: Callable[[Array, Array, Array], Array]
+    penalty: Callable[[Array], Array]
+    centre: Callable[[Array, Array], Array]
+
+
+def _keep(centre: Array, logits: Array) -> Array:
+    return centre
+
+
+def _no_penalty(probabilities: Array) -> Array:
+    return jnp.zeros((), jnp.float32)
+
+
+def _teacher_temperature(settings: ConfigDict, clock: Clock, step: Array) -> Array:
+    """Linear warm-up that reaches its end on the last of `warmup` units (DINO's `linspace`, stepped per unit)."""
+    t = settings.temperature
+    unit = jnp.floor_divide(step, clock.unit)
+    return schedules.linear(unit, t.teacher_start, t.teacher_end, max(round(t.teacher_warmup) - 1, 0))
+
+
+def _none(settings: ConfigDict, clock: Clock) -> Control:
+    def targets(logits, centre, step):
+        return jax.nn.softmax(logits / _teacher_temperature(settings, clock, step), axis=-1)
+
+    return Control(targets, _no_penalty, _keep)
+
+
+def _centring(settings: ConfigDict, clock: Clock) -> Control:
+    def targets(logits, centre, step):
+        rows = logits.reshape(-1, logits.shape[-1])
+        return assignment.centred(rows, centre, _teacher_temperature(settings, clock, step)).reshape(logits.shape)
+
+    def centre(centre, logits):
+        return assignment.updated_centre(centre, logits.reshape(-1, logits.shape[-1]), settings.centring.momentum)
+
+    return Control(targets, _no_penalty, centre)
+
+
+def _sinkhorn(settings: ConfigDict, clock: Clock) -> Control:
+    def targets(logits, centre, step):
+        scores = logits / settings.sinkhorn.eps
+        return jax.vmap(lambda s: assignment.sinkhorn(s, settings.sinkhorn.iterations))(scores)
+
+    return Control(targets, _no_penalty, _keep)
+
+
+def _memax(settings: ConfigDict, clock: Clock) -> Control:
+    def targets(logits, centre, step):
+        probabilities = jax.nn.softmax(logits / settings.temperature.student, axis=-1)
+        return assignment.sharpen(probabilities, settings.memax.sharpen)
+
+    def penalty(probabilities):
+        return settings.memax.weight * assignment.me_max(probabilities)
+
+    return Control(targets, penalty, _keep)
+
+
+CONTROLS = {"sinkhorn": _sinkhorn, "memax": _memax, "centring": _centring, "none": _none}
+"""Every value `config.method.collapse.cls` and `.patch` may have."""
+
+
+def control(name: str, settings: ConfigDict, clock: Clock) -> Control:
+    """The control called `name`; `settings` is `config.method`. Raises UserError for a name that is not known."""
+    if name not in CONTROLS:
+        raise unknown("collapse control", name, CONTROLS)
+    return CONTROLS[name](settings, clock)

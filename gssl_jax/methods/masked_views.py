@@ -1,0 +1,106 @@
+"""Views of masked student/teacher methods: augmented global and local crops, and what is hidden from the student.
+
+Letters: B images, V global views, L local views, S side of a global view, s of a local one, C channels, N tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from ml_collections import ConfigDict
+
+from gssl_jax.errors import UserError, unknown
+from gssl_jax.methods.base import Batches
+from gssl_jax.ops import masking
+from gssl_jax.ops.augment import augment_batch
+from gssl_jax.ops.keys import named, per_sample
+
+KINDS = ("noise", "zeros", "foreign", "token", "drop")
+"""How the student's view is spoilt: pixels replaced (noise, zeros, foreign content), or patches replaced by a learned
+token, or patches left out."""
+
+
+@dataclass(frozen=True)
+class MaskedViews:
+    """Draws the views of a batch. `settings` is `config.method`; `fill` [C] is the grey that normalises to zero."""
+
+    settings: ConfigDict
+    patch: int
+    fill: tuple[float, ...]
+    host_crops: bool
+
+    @staticmethod
+    def build(config: ConfigDict) -> MaskedViews:
+        """Checks the sizes and the kind of corruption. Raises UserError naming the key to change."""
+        settings, patch, size = config.method, config.backbone.patch, config.data.image_size
+        if settings.corruption.kind not in KINDS:
+            raise unknown("method.corruption.kind", settings.corruption.kind, KINDS)
+        if size % settings.corruption.align:
+            raise UserError(f"method.corruption.align={settings.corruption.align} does not divide "
+                            f"data.image_size={size}")  # fmt: skip
+        if settings.corruption.kind in ("token", "drop") and settings.corruption.align % patch:
+            raise UserError(f"method.corruption.kind={settings.corruption.kind} hides whole patches: set "
+                            f"--config.method.corruption.align={patch}")  # fmt: skip
+        if settings.views.locals and settings.augment["local"].size % patch:
+            raise UserError(f"method.augment.local.size={settings.augment['local'].size} is not a multiple of the "
+                            f"patch ({patch} pixels)")  # fmt: skip
+        mean = tuple(config.data.mean)
+        fill = mean * config.data.channels if len(mean) == 1 else mean
+        return MaskedViews(settings, patch, fill, config.data.crop == "host")
+
+    def draw(self, batches: Batches, key: Array, step: Array) -> dict[str, Array]:
+        """All views of one step.
+
+        `clean`, `student` float [B, V, S, S, C] in [0, 1], `mask` bool [B, V, S, S] (True = hidden from the
+        student), `local` [B, L, s, s, C] where there are local views, `keep` int32 [B, V, n] where patches are
+        dropped. Every draw belongs to (step, view, sample index).
+        """
+        batch = batches["train"]
+        images, index = batch["image"], batch["index"]
+        key = jax.random.fold_in(named(key, "train"), step)
+        globals_ = range(self.settings.views.globals)
+        clean = [self._augmented(named(key, f"global_{v}"), index, images, v, f"global_{min(v, 1) + 1}") for v in globals_]
+        spoilt = [self._hide(named(key, f"hide_{v}"), index, view) for v, view in enumerate(clean)]
+        views = {"clean": jnp.stack(clean, axis=1)}
+        for name in spoilt[0]:
+            views[name] = jnp.stack([s[name] for s in spoilt], axis=1)
+        if self.settings.views.locals:
+            source = batch["local"] if self.host_crops else images
+            views["local"] = jnp.stack(
+                [self._augmented(named(key, f"local_{v}"), index, source, v, "local") for v in range(self.settings.views.locals)],
+                axis=1,
+            )  # fmt: skip
+        return views
+
+    def _augmented(self, key: Array, index: Array, images: Array, view: int, preset: str) -> Array:
+        settings = dict(self.settings.augment[preset].items())
+        settings["crop"] = not self.host_crops
+        return augment_batch(key, index, images[:, view if self.host_crops else 0], settings)
+
+    def _hide(self, key: Array, index: Array, clean: Array) -> dict[str, Array]:
+        c, size = self.settings.corruption, clean.shape[1]
+        if c.kind in ("token", "drop"):
+            grid = size // c.align
+            if c.kind == "drop":
+                count = round(c.ratio * grid * grid)
+                hidden = jax.vmap(lambda k: masking.random_mask(k, grid * grid, count))(per_sample(key, index))
+                mask = masking.expand(hidden.reshape(-1, grid, grid), c.align)
+                visible = (~masking.token_mask(mask, self.patch)).astype(jnp.int32)
+                n = (size // self.patch) ** 2 - count * (c.align // self.patch) ** 2
+                keep = jnp.sort(jax.lax.top_k(visible, n)[1], axis=-1)
+                return {"student": clean, "mask": mask, "keep": keep}
+            cells = masking.block_masks(key, index, grid, c.ratio, max(1, int(c.max_side * grid)))
+            return {"student": clean, "mask": masking.expand(cells, c.align)}
+        student, mask = masking.gmml_corrupt(
+            key, index, clean, kind=c.kind, ratio=c.ratio, max_side=c.max_side, align=c.align,
+            foreign_probability=c.foreign_probability, foreign_ratio=c.foreign_ratio, fill=self.fill,
+        )  # fmt: skip
+        return {"student": student, "mask": mask}
+
+    def tokens(self, mask: Array) -> Array:
+        """The hidden patches of pixel masks bool [B, V, S, S] -> bool [B, V, N]."""
+        flat = masking.token_mask(mask.reshape(-1, *mask.shape[2:]), self.patch)
+        return flat.reshape(*mask.shape[:2], -1)

@@ -1,0 +1,63 @@
+"""Heads of the clustering and reconstruction objectives."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from gssl_jax.ops.patches import unpatchify
+
+
+def l2_normalise(x: Array, axis: int = -1) -> Array:
+    """x / ||x|| in float32; rsqrt(sum + eps), since the gradient of x / ||x|| is NaN at zero."""
+    x = x.astype(jnp.float32)
+    return x * jnp.reciprocal(jnp.sqrt(jnp.sum(x * x, axis=axis, keepdims=True) + 1e-12))
+
+
+class Projector(nn.Module):
+    """MLP with GELU between its layers and an l2-normalised output: [..., D] -> [..., output] (MC-SSL, DINO)."""
+
+    hidden: int
+    layers: int
+    output: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = nn.initializers.truncated_normal(0.02)
+        for _ in range(self.layers - 1):
+            x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init)(x), approximate=False)
+        return l2_normalise(nn.Dense(self.output, dtype=self.dtype, kernel_init=init)(x))
+
+
+class Prototypes(nn.Module):
+    """Weight-normed linear layer without bias, gain fixed at 1: cosines of unit features with K prototypes.
+
+    [..., d] -> [..., K], every value in [-1, 1]. Prototypes are normalised along the feature axis, in float32.
+    """
+
+    count: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        directions = self.param("directions", nn.initializers.normal(1.0), (z.shape[-1], self.count))
+        return z.astype(jnp.float32) @ l2_normalise(directions, axis=0)
+
+
+class ReconstructionHead(nn.Module):
+    """Patch tokens [B, N, D] to pixels [B, S, S, C] in the normalised space: `layers` x (Dense, GELU), then one
+    linear map to the pixels of a patch (MC-SSL's transposed convolution of stride = patch is the same map)."""
+
+    patch: int
+    channels: int
+    layers: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> Array:
+        x = tokens
+        for _ in range(self.layers):
+            x = nn.gelu(nn.Dense(tokens.shape[-1], dtype=self.dtype)(x), approximate=False)
+        pixels = nn.Dense(self.patch * self.patch * self.channels, dtype=jnp.float32)(x)
+        return unpatchify(pixels, self.patch, self.channels)

@@ -1,0 +1,79 @@
+"""One training step: views, loss, gradient, update, teacher; nothing changes where a number is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from clu.metrics import Average
+from jax import Array
+from jax.sharding import Mesh
+
+from gssl_jax.methods.base import Batches, Method
+from gssl_jax.ops.keys import named
+from gssl_jax.training.mesh import replicated
+from gssl_jax.training.state import TrainState
+
+Metrics = dict[str, Average]
+StepFunction = Callable[[TrainState, Mapping[str, Array], Any], tuple[TrainState, Metrics]]
+
+
+def gather(resident: Mapping[str, Array], batches: Batches) -> dict[str, dict[str, Array]]:
+    """Batches that carry only `index` get their images from the arrays that live on the device, [N, S, S, C]."""
+    return {
+        name: batch if "image" in batch else {**batch, "image": resident[name][batch["index"]][:, None]}
+        for name, batch in batches.items()
+    }
+
+
+def transition(
+    method: Method, optimiser: optax.GradientTransformation, state: TrainState, batches: Batches
+) -> tuple[TrainState, dict[str, Array], Array]:
+    """(state, batches) -> (next state, metrics, finite). A step that is not finite keeps parameters, teacher,
+    centres and moments; its samples count as seen and it is counted in `skipped`."""
+    views = method.views(batches, named(state.key, "views"), state.step)
+    key = jax.random.fold_in(named(state.key, "loss"), state.step)
+    (loss, (method_state, metrics)), gradients = jax.value_and_grad(method.loss, has_aux=True)(
+        state.params, state.method_state, views, key, state.step, True
+    )
+    norm = optax.global_norm(gradients)
+    updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    method_state = method.after_update(params, method_state, state.step)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    old, new = (state.params, state.method_state, state.opt_state), (params, method_state, opt_state)
+    params, method_state, opt_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    samples = sum(batch["index"].shape[0] for batch in batches.values())
+    after = state.replace(
+        step=state.step + 1, params=params, method_state=method_state, opt_state=opt_state,
+        samples_seen=state.samples_seen + jnp.uint32(samples), skipped=state.skipped + (~finite).astype(jnp.int32),
+    )  # fmt: skip
+    return after, {**metrics, "train/gradient_norm": norm}, finite
+
+
+def make_step(method: Method, optimiser: optax.GradientTransformation, mesh: Mesh, dispatch: int = 1) -> StepFunction:
+    """The jitted step: (state, resident, batches) -> (state, averages of the metrics over the finite steps).
+
+    `dispatch` > 1 runs that many steps in one call; its batches are stacked in front, [dispatch, B, ...].
+    The state is donated.
+    """
+
+    def one(state: TrainState, resident: Mapping[str, Array], batches: Any) -> tuple[TrainState, Metrics]:
+        state, metrics, finite = transition(method, optimiser, state, gather(resident, batches))
+        return state, {name: Average.from_model_output(value[None], finite[None]) for name, value in metrics.items()}
+
+    def several(state: TrainState, resident: Mapping[str, Array], batches: Any) -> tuple[TrainState, Metrics]:
+        state, stacked = jax.lax.scan(lambda s, b: one(s, resident, b), state, batches)
+        return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
+
+    whole = replicated(mesh)
+    return jax.jit(one if dispatch == 1 else several, donate_argnums=0, out_shardings=(whole, whole))
+
+
+@jax.jit
+def merged(total: Metrics, more: Metrics) -> Metrics:
+    """Two sets of averages as one."""
+    return {name: total[name].merge(more[name]) for name in total}
