@@ -1,4 +1,7 @@
-"""Whole sets as arrays: the canvases of a resident set, and evaluation sets whole or in padded batches."""
+"""Whole sets as arrays: the canvases of a resident set, and evaluation sets whole or in padded batches.
+
+Every function takes a plain source or one wrapped in `Substituted`; wrap it to read `broken` afterwards.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from gssl_jax.data import decode
 from gssl_jax.data.sources import Sample, Source
-from gssl_jax.data.substitution import Substituted
+from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -22,7 +25,7 @@ def load_canvases(source: Source, data: Any, min_side: int = 1) -> np.ndarray:
     The shorter side becomes `data.canvas` and the central square is kept. Unreadable images (and those with a side
     under `min_side` pixels) are replaced by the next readable one. Raises `UserError` beyond `data.max_broken`.
     """
-    readable = source if isinstance(source, Substituted) else Substituted(source, data.max_broken, min_side)
+    readable = as_readable(source, data.max_broken, min_side)
     canvas, channels = int(data.canvas), int(data.channels)
     canvases = np.empty((len(source), canvas, canvas, channels), np.uint8)
 
@@ -45,7 +48,7 @@ def evaluation_set(source: Source, data: Any, resize: int, min_side: int = 1) ->
     mib = len(source) * size * size * channels / 2**20
     if mib > data.resident_mib:
         raise UserError(f"{source.name} takes {mib:.0f} MiB, data.resident_mib allows {data.resident_mib}; raise it")
-    readable = Substituted(source, data.max_broken, min_side)
+    readable = as_readable(source, data.max_broken, min_side)
     prepare = _preparer(readable, data, resize)
     images = np.empty((len(source), size, size, channels), np.uint8)
     labels = np.empty(len(source), np.int32)
@@ -76,7 +79,7 @@ def evaluation_batches(
     if isinstance(arrays_or_source, Mapping):
         yield from _array_batches(arrays_or_source, batch_size)
         return
-    readable = Substituted(arrays_or_source, data.max_broken, min_side)
+    readable = as_readable(arrays_or_source, data.max_broken, min_side)
     prepare = _preparer(readable, data, resize)
     shape = (int(data.image_size), int(data.image_size), int(data.channels))
     for start in range(0, len(readable), batch_size):

@@ -2,7 +2,7 @@
 
 Everything is `uint8` or `uint16` `[height, width, channels]`, RGB order. OpenCV decodes (it releases the GIL, so
 threads scale); Pillow takes what OpenCV cannot read and judges files whose end is missing, because OpenCV fills
-the missing part of a truncated JPEG with grey and says nothing.
+the missing part of a truncated JPEG with grey and says nothing. TIFF files of more than four channels go to tifffile.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from PIL import Image
 from gssl_jax.errors import UserError
 
 cv2.setNumThreads(0)  # the pipeline's own threads do the work; OpenCV's pool would compete with them
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it cannot read becomes a named BrokenImage
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601
 
@@ -47,6 +48,8 @@ def decode(payload: bytes | str | os.PathLike[str], name: str = "") -> np.ndarra
     if not payload:
         raise BrokenImage(name, "the file is empty")
     image = _by_opencv(payload) if _looks_complete(payload) else None
+    if image is None and payload[:4] in (b"II*\0", b"MM\0*"):
+        image = _by_tifffile(payload)
     if image is None:
         image = _by_pillow(payload, name)
     if image.ndim == 2:
@@ -91,6 +94,21 @@ def _by_opencv(payload: bytes) -> np.ndarray | None:
     swap = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
     channels = image.shape[2]
     return cv2.cvtColor(image, swap[channels]) if channels in swap else image
+
+
+def _by_tifffile(payload: bytes) -> np.ndarray | None:
+    """The first page of a TIFF with five or more channels; None for the others and for what cannot be read."""
+    import tifffile  # comes with scikit-image; only multispectral images need it
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(payload)) as file:
+            page = file.pages.first
+            if page.samplesperpixel <= 4:
+                return None
+            pixels = page.asarray()
+            return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+    except (tifffile.TiffFileError, ValueError, IndexError):
+        return None
 
 
 def _by_pillow(payload: bytes, name: str) -> np.ndarray:

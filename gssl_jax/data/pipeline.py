@@ -19,7 +19,7 @@ import numpy as np
 from gssl_jax import errors
 from gssl_jax.data import decode
 from gssl_jax.data.sources import Source
-from gssl_jax.data.substitution import Substituted
+from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.errors import UserError
 from gssl_jax.ops import boxes
 
@@ -50,6 +50,7 @@ def open_stream(
     process_index: int = 0,
     process_count: int = 1,
     views: Views | None = None,
+    min_side: int = 1,
 ) -> StreamIterator:
     """The endless stream of batches of `source` from batch `start_batch` on.
 
@@ -64,6 +65,7 @@ def open_stream(
         seed: of the order and of the crops.
         views: `{"global": [...], "local": [...]}`, for each view a mapping with `size` (pixels), `scale` (area bounds),
             `ratio` (aspect bounds) and `interpolation` (`bilinear`, `bicubic` or `area`).
+        min_side: in host mode, images with a side under this many pixels count as unreadable.
 
     Raises:
         UserError: an empty source, a batch that does not divide among the processes, or malformed views.
@@ -77,7 +79,7 @@ def open_stream(
     mine = numbered[process_index::process_count]
     readable = None
     if views is not None:
-        readable = Substituted(source, data.max_broken)
+        readable = as_readable(source, data.max_broken, min_side)
         cutter = Cutter(readable, views, seed, int(data.channels))
         batches = mine.map(cutter).batch(batch_size // process_count, drop_remainder=True, batch_fn=_stack)
     else:
@@ -142,7 +144,7 @@ class Cutter:
         sample = self._source[index]
         image = decode.to_channels(sample["image"], self._channels)
         rng = np.random.default_rng((self._seed, position))
-        out = {"image": np.stack([cut(image, rng, view) for view in self._globals])}
+        out: dict[str, Any] = {"image": np.stack([cut(image, rng, view) for view in self._globals])}
         if self._locals:
             out["local"] = np.stack([cut(image, rng, view) for view in self._locals])
         out["index"] = np.int32(sample["index"])

@@ -11,6 +11,11 @@ from gssl_jax.errors import UserError
 NAMED_IN_MESSAGE = 5
 
 
+def as_readable(source: Source, max_broken: float, min_side: int = 1) -> Substituted:
+    """`source` with substitution; one that has it already passes as it is, so that its count lives on."""
+    return source if isinstance(source, Substituted) else Substituted(source, max_broken, min_side)
+
+
 class Substituted:
     """A source whose broken images are replaced: `self[i]` is the first readable of i, i + 1, ... (wrapping round).
 

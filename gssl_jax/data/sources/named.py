@@ -36,15 +36,11 @@ def open_named(path: str, split: str, data: Any) -> NamedSource:
     chosen = _split(builder, split)
     try:
         records = builder.as_data_source(split=chosen)
-    except (KeyError, AssertionError, OSError):
+    except (KeyError, AssertionError, OSError, NotImplementedError):
+        state = "holds no files with random access" if builder.info.splits else "has not been prepared"
         raise UserError(
-            f"the TFDS data set {path} has not been prepared; run: tfds build {path} --file_format=array_record "
-            f"(or builder.download_and_prepare(file_format='array_record')), or set TFDS_DATA_DIR"
-        ) from None
-    except NotImplementedError:
-        raise UserError(
-            f"the TFDS data set {path} was prepared in a format without random access; prepare it again with: "
-            f"tfds build {path} --file_format=array_record"
+            f"the TFDS data set {path} {state}; run: tfds build {path} --file_format=array_record (or call "
+            "builder.download_and_prepare(file_format='array_record')), and set TFDS_DATA_DIR if it lies elsewhere"
         ) from None
     return NamedSource(builder, chosen, records)
 
@@ -57,7 +53,7 @@ def _builder(path: str) -> Any:
             return tfds.builder_from_directory(Path(path).expanduser())
         return tfds.builder(path)
     except tfds.core.registered.DatasetNotFoundError:
-        near = difflib.get_close_matches(path, tfds.list_builders(), n=1)
+        near = difflib.get_close_matches(path, tfds.list_builders(with_community_datasets=False), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"TFDS knows no data set {path!r}{hint}; give a name from its catalogue") from None
     except OSError:
