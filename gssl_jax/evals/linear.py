@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from gssl_jax.evals import logistic
-from gssl_jax.evals.preprocess import standardise
+from gssl_jax.evals.preprocess import one_blas_thread, standardise
 
 VALIDATION = 0.2
 LOGITS_BYTES = 2**31
@@ -45,28 +46,20 @@ def linear(
     """
     held_out = validation_part(train_labels, VALIDATION, seed)
     grid = np.sort(np.asarray(l2_grid, np.float32))[::-1]
-    train_std, test_std = jax.jit(standardise)(jnp.asarray(train, jnp.float32), jnp.asarray(test, jnp.float32))
+    with one_blas_thread():
+        known, wanted = jax.block_until_ready(_prepare(jnp.asarray(train), jnp.asarray(test)))
     # Where the logits of the whole grid fit, its strengths are solved side by side; else one after the other.
     together = len(grid) if 4 * len(train) * classes * len(grid) <= LOGITS_BYTES else 1
-    solve = partial(
-        _solve,
-        train_std,
-        jnp.asarray(train_labels, jnp.int32),
-        together,
-        classes=classes,
-        intercept=True,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-    )
+    options = {"classes": classes, "max_iterations": max_iterations, "tolerance": tolerance}
+    solve = partial(_solve, known, jnp.asarray(train_labels, jnp.int32), together, **options)
+
+    best = grid[0]
     if len(grid) > 1 and held_out.any():
-        kept = np.broadcast_to(~held_out, (len(grid), len(train)))
-        guesses = [_predict(fit, train_std) for fit in solve(grid, kept.astype(np.float32))]
-        accuracy = [(guess[held_out] == train_labels[held_out]).mean() for guess in np.concatenate(guesses)]
-        best = grid[int(np.argmax(accuracy[: len(grid)]))]
-    else:
-        best = grid[0]
+        kept = np.broadcast_to(~held_out, (len(grid), len(train))).astype(np.float32)
+        guesses = np.concatenate([np.asarray(_classes(fit, known)) for fit in solve(grid, kept)])[: len(grid)]
+        best = grid[(guesses[:, held_out] == train_labels[held_out]).mean(1).argmax()]
     final = solve(best[None], np.ones((1, len(train)), np.float32))[0]
-    correct = _predict(final, test_std)[0] == test_labels
+    correct = np.asarray(_classes(final, wanted))[0] == test_labels
     return Linear(correct, float(best), bool(final.converged[0]), int(final.iterations[0]))
 
 
@@ -80,25 +73,34 @@ def validation_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return chosen
 
 
+@jax.jit
+@jax.default_matmul_precision("highest")
+def _prepare(train: Array, test: Array) -> tuple[Array, Array]:
+    """Both sets standardised and in the basis of the training features' second moments: [N, R], [M, R]."""
+    train, test = standardise(train.astype(jnp.float32), test.astype(jnp.float32))
+    reduced, basis = logistic.rotate(train)
+    return reduced, test @ basis
+
+
 def _solve(
-    features: jax.Array, labels: jax.Array, together: int, l2: np.ndarray, weights: np.ndarray, **options: object
+    features: Array, labels: Array, together: int, l2: np.ndarray, weights: np.ndarray, **options: Any
 ) -> list[logistic.Fit]:
     """Fits in groups of `together`; the last is filled with fits of weight 0: no iteration and no new compilation."""
     missing = -len(l2) % together
     l2 = np.concatenate([l2, np.ones(missing, np.float32)])
     weights = np.concatenate([weights, np.zeros((missing, weights.shape[1]), np.float32)])
-    return [
-        logistic.fit_many(
-            features, labels, l2=l2[start : start + together], weights=weights[start : start + together], **options
-        )
-        for start in range(0, len(l2), together)
-    ]
+    groups = [slice(start, start + together) for start in range(0, len(l2), together)]
+    return [_fit(features, labels, l2[group], weights[group], **options) for group in groups]
 
 
-def _predict(fit: logistic.Fit, features: jax.Array) -> np.ndarray:
-    return np.asarray(_classes(fit, features))
+@partial(jax.jit, static_argnames=("classes", "max_iterations"))
+@jax.default_matmul_precision("highest")
+def _fit(
+    features: Array, labels: Array, l2: Array, weights: Array, classes: int, max_iterations: int, tolerance: float
+) -> logistic.Fit:
+    return logistic.fit_rotated(features, labels, l2, weights, classes, True, max_iterations, tolerance)
 
 
 @jax.jit
-def _classes(fit: logistic.Fit, features: jax.Array) -> jax.Array:
+def _classes(fit: logistic.Fit, features: Array) -> Array:
     return logistic.logits(fit, features).argmax(-1)

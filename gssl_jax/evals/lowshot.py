@@ -20,7 +20,7 @@ from jax import Array
 
 from gssl_jax.data.subsets import k_shot
 from gssl_jax.evals import logistic
-from gssl_jax.evals.preprocess import centre_and_normalise
+from gssl_jax.evals.preprocess import centre_and_normalise, one_blas_thread
 
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-4
@@ -50,89 +50,99 @@ def low_shot(
     transductive: bool,
     classes: Sequence[str],
     seed: int,
+    pad_to: int = 0,
 ) -> LowShot:
     """`draws` independent draws of `shots` images per class from [N, D], each judged on all of [M, D].
 
-    `strength` and `grid` are values of lambda. Raises `UserError` when a class has fewer than `shots` images.
+    `strength` and `grid` are values of lambda. With `pad_to` a draw has room for that many images per class, the
+    surplus without weight: several numbers of shots then share one compiled program. Raises `UserError` when a class
+    has fewer than `shots` images.
     """
     index = np.stack([k_shot(train_labels, shots, seed, draw, classes) for draw in range(draws)])
-    labels = jnp.asarray(train_labels[index], jnp.int32)
-    wide, test = jnp.asarray(train, jnp.float32), jnp.asarray(test, jnp.float32)
-    reduced, basis, mean = _prepare(wide, index)
+    digest = hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()[:16]
     count = index.shape[1]
+    room = ((0, 0), (0, max(0, pad_to * len(classes) - count)))
+    real = jnp.asarray(np.pad(np.ones(index.shape, np.float32), room))
+    labels = jnp.asarray(np.pad(train_labels[index], room), jnp.int32)
+    with one_blas_thread():
+        prepared = _prepare(jnp.asarray(train), np.pad(index, room), real)
+        reduced, basis, mean = jax.block_until_ready(prepared)
+
+    chosen = np.full(draws, strength, np.float32)
     if shots >= kfold_from:
         strengths = np.sort(np.asarray(grid, np.float32))[::-1]
         parts = np.stack([_folds(train_labels[row], min(folds, shots), (seed, draw)) for draw, row in enumerate(index)])
-        scores = _cross_validate(reduced, labels, parts, strengths / count, min(folds, shots), len(classes))
-        chosen = strengths[np.argmax(np.asarray(scores), axis=1)]
-    else:
-        chosen = np.full(draws, strength, np.float32)
-    weight, converged = _solve(reduced, labels, chosen / count, len(classes))
-    accuracy = _accuracy(weight, basis, mean, test, jnp.asarray(test_labels), transductive)
-    digest = hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()[:16]
+        parts = np.pad(parts, room, constant_values=-1)
+        right = _cross_validate(reduced, labels, real, parts, strengths / count, min(folds, shots), len(classes))
+        chosen = strengths[np.asarray(right).argmax(1)]
+    weight, converged = _solve(reduced, labels, real, chosen / count, len(classes))
+    accuracy = _accuracy(weight, basis, mean, jnp.asarray(test), jnp.asarray(test_labels), transductive)
     return LowShot(np.asarray(accuracy, np.float64), chosen, digest, int(np.asarray(converged).sum()))
 
 
 @jax.jit
 @jax.default_matmul_precision("highest")
-def _prepare(train: Array, index: Array) -> tuple[Array, Array, Array]:
+def _prepare(train: Array, index: Array, real: Array) -> tuple[Array, Array, Array]:
     """Each draw's features in their own basis: reduced [G, n, R], basis [G, D, R], mean [G, D].
 
-    Solving in the reduced basis lets backbones of different widths share compiled solvers at the smallest draws.
+    Solving in the reduced basis lets backbones of different widths share a compiled solver while n <= D.
     """
 
-    def one(rows: Array) -> tuple[Array, Array, Array]:
-        mean = train[rows].mean(0)
-        reduced, basis = logistic.rotate(centre_and_normalise(train[rows], mean))
+    def one(draw: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        rows_N, real_N = draw
+        features = train[rows_N].astype(jnp.float32)
+        mean = (real_N @ features) / real_N.sum()
+        reduced, basis = logistic.rotate(centre_and_normalise(features, mean) * real_N[:, None])
         return reduced, basis, mean
 
-    return jax.lax.map(one, index)
+    return jax.lax.map(one, (index, real))
 
 
 @partial(jax.jit, static_argnames=("classes",))
 @jax.default_matmul_precision("highest")
-def _solve(reduced: Array, labels: Array, l2: Array, classes: int) -> tuple[Array, Array]:
-    """[G, n, R], [G, n], [G] -> weights [G, R, C] and whether each fit converged."""
+def _solve(reduced: Array, labels: Array, real: Array, l2: Array, classes: int) -> tuple[Array, Array]:
+    """[G, n, R], [G, n], [G, n], [G] -> weights [G, R, C] and whether each fit converged."""
 
-    def one(draw: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        features, label, strength = draw
-        everything = jnp.ones((1, len(label)))
+    def one(draw: tuple[Array, ...]) -> tuple[Array, Array]:
+        features, label, real_N, strength = draw
         fit = logistic.fit_rotated(
-            features, label, strength[None], everything, classes, False, MAX_ITERATIONS, TOLERANCE
+            features, label, strength[None], real_N[None], classes, False, MAX_ITERATIONS, TOLERANCE
         )
         return fit.weight[0], fit.converged[0]
 
-    return jax.lax.map(one, (reduced, labels, l2))
+    return jax.lax.map(one, (reduced, labels, real, l2))
 
 
 @partial(jax.jit, static_argnames=("folds", "classes"))
 @jax.default_matmul_precision("highest")
-def _cross_validate(reduced: Array, labels: Array, parts: Array, l2: Array, folds: int, classes: int) -> Array:
-    """Accuracy [G, L] on the left-out folds for every strength of l2 [L]; parts int [G, n] names each image's fold."""
+def _cross_validate(
+    reduced: Array, labels: Array, real: Array, parts: Array, l2: Array, folds: int, classes: int
+) -> Array:
+    """How many left-out images each strength of l2 [L] gets right, int [G, L]; parts [G, n] names each image's fold."""
     left_out_F = jnp.arange(folds)
 
-    def one(draw: tuple[Array, Array, Array]) -> Array:
-        features, label, part = draw
+    def one(draw: tuple[Array, ...]) -> Array:
+        features, label, real_N, part = draw
         held_FxN = part[None] == left_out_F[:, None]
-        weights_KxN = jnp.repeat(1.0 - held_FxN, len(l2), axis=0)
+        weights_KxN = jnp.repeat(real_N[None] * ~held_FxN, len(l2), axis=0)
         fit = logistic.fit_rotated(
             features, label, jnp.tile(l2, folds), weights_KxN, classes, False, MAX_ITERATIONS, TOLERANCE
         )
         right_KxN = logistic.logits(fit, features).argmax(-1) == label[None]
-        right_FxL = (right_KxN.reshape(folds, len(l2), -1) & held_FxN[:, None]).sum(-1)
-        return right_FxL.sum(0) / len(label)
+        return (right_KxN.reshape(folds, len(l2), -1) & held_FxN[:, None]).sum((0, 2))
 
-    return jax.lax.map(one, (reduced, labels, parts))
+    return jax.lax.map(one, (reduced, labels, real, parts))
 
 
 @partial(jax.jit, static_argnames=("transductive",))
 @jax.default_matmul_precision("highest")
 def _accuracy(weight: Array, basis: Array, mean: Array, test: Array, test_labels: Array, transductive: bool) -> Array:
     """Accuracy [G] of each draw's classifier on the test features [M, D]."""
+    wide = test.astype(jnp.float32)
 
     def one(draw: tuple[Array, Array, Array]) -> Array:
         weight_RxC, basis_DxR, mean_D = draw
-        prepared = centre_and_normalise(test, test.mean(0) if transductive else mean_D)
+        prepared = centre_and_normalise(wide, wide.mean(0) if transductive else mean_D)
         return jnp.mean((prepared @ (basis_DxR @ weight_RxC)).argmax(-1) == test_labels)
 
     return jax.lax.map(one, (weight, basis, mean))

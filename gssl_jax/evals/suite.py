@@ -14,6 +14,9 @@ from gssl_jax.evals.knn import knn_scores
 from gssl_jax.evals.linear import linear
 from gssl_jax.evals.lowshot import low_shot
 
+# Draws up to this many images share one compiled solver whatever the shots; larger ones would waste time on padding.
+SHARED_ROWS = 512
+
 Features = Mapping[str, np.ndarray]
 
 
@@ -53,8 +56,8 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
     most = max(settings.lowshot.shots, default=0)
     if most > counts.min():
         raise UserError(
-            f"class {classes[int(counts.argmin())]!r} has {counts.min()} training images but evals.lowshot.shots asks for "
-            f"{most} per class; remove {most} from evals.lowshot.shots or add images"
+            f"class {classes[int(counts.argmin())]!r} has {counts.min()} training images but evals.lowshot.shots asks "
+            f"for {most} per class; drop {most} from evals.lowshot.shots or add images"
         )
 
 
@@ -121,6 +124,7 @@ def _low_shot(
         transductive=low.msn_transductive,
         classes=classes,
         seed=seed,
+        pad_to=max(low.shots) if max(low.shots) * len(classes) <= SHARED_ROWS else 0,
     )
     protocol |= {"lambda": f"{low.folds}-fold on the draw" if folds else low.l2, "converged": result.converged}
     protocol |= {"chosen": [round(float(s), 8) for s in result.strength]} if folds else {}
