@@ -1,8 +1,8 @@
 """Image files to arrays: decoding, channel count, and the square cuts that evaluation and resident sets use.
 
 Everything is `uint8` or `uint16` `[height, width, channels]`, RGB order. OpenCV decodes (it releases the GIL, so
-threads scale); Pillow takes what OpenCV cannot read and judges files whose end is missing, because OpenCV fills
-the missing part of a truncated JPEG with grey and says nothing. TIFF files of more than four channels go to tifffile.
+threads scale); Pillow takes what OpenCV cannot read and judges files whose end is missing, because some releases of
+OpenCV fill the missing part of a JPEG with grey and say nothing. TIFF files of more than four channels go to tifffile.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def resize_shorter_and_centre_crop(image: np.ndarray, resize: int, size: int) ->
     height, width = image.shape[:2]
     shorter = min(height, width)
     if shorter != resize:
-        height, width = (max(resize, round(side * resize / shorter)) for side in (height, width))
+        height, width = (round(side * resize / shorter) for side in (height, width))
         image = resized(image, height, width)
     top, left = (height - size) // 2, (width - size) // 2
     return np.ascontiguousarray(image[top : top + size, left : left + size])

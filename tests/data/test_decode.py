@@ -68,11 +68,21 @@ def test_a_png_with_a_colour_profile_decodes_without_it(picture, capfd):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
-def test_a_truncated_file_is_broken_and_named(picture, kind):
-    whole = _bytes(picture, kind)
+def test_a_truncated_file_is_broken_and_named(kind):
+    # noise, so that the cut lies in the pixel data and not in the header
+    whole = _bytes(np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8), kind)
     with pytest.raises(decode.BrokenImage, match="half.*image") as caught:
         decode.decode(whole[: len(whole) // 2], "half.image")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_missing_end_is_seen_without_the_help_of_opencv(picture, kind, monkeypatch):
+    """OpenCV 4 fills what is missing with grey instead of refusing."""
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.full((48, 40, 3), 128, np.uint8))
+    for cut in (-20, -200):
+        with pytest.raises(decode.BrokenImage, match="truncated|Truncated"):
+            decode.decode(_bytes(picture, kind)[:cut])
 
 
 def test_a_jpeg_with_trailing_bytes_is_whole(picture):
@@ -126,9 +136,9 @@ def test_shorter_side_and_centre_crop():
     assert (decode.square_canvas(wide, 10) == 200).all()
     big = decode.square_canvas(wide, 40)
     assert big.shape == (40, 40, 1) and (big[:, 5:35] == 200).all()
-    # an area average of 2 x 2 blocks, by hand
-    blocks = np.array([[0, 4, 10, 10], [8, 0, 10, 30]], np.uint8)[:, :, None]
-    assert decode.resized(blocks, 1, 2).ravel().tolist() == [3, 15]
+    # an area average of 3 x 3 blocks, by hand: 27 / 9 and 90 / 9
+    blocks = np.array([[9, 0, 0, 30, 0, 0], [0, 0, 9, 0, 0, 30], [0, 9, 0, 0, 30, 0]], np.uint8)[:, :, None]
+    assert decode.resized(blocks, 1, 2).ravel().tolist() == [3, 10]
     with pytest.raises(UserError, match="larger than the resized"):
         decode.resize_shorter_and_centre_crop(wide, 20, 24)
 

@@ -95,6 +95,22 @@ def test_nested_folders_extensions_hidden_files_and_order(tmp_path):
     assert listed == sorted(listed)
 
 
+def test_linked_folders_are_followed_and_the_order_is_not_that_of_the_disk(tmp_path, monkeypatch):
+    _fill(tmp_path / "elsewhere" / "one", 5)
+    (tmp_path / "set").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "elsewhere" / "one")
+    assert len(_open(tmp_path / "set", "train")) + len(_open(tmp_path / "set", "test")) == 5  # one place, walked once
+    (tmp_path / "set" / "b").unlink()
+    _fill(tmp_path / "set" / "b", 5)
+    walk = os.walk
+    reverse = lambda *a, **k: ((place, folders, sorted(files)[::-1]) for place, folders, files in walk(*a, **k))  # noqa: E731
+    monkeypatch.setattr(os, "walk", reverse)
+    source = _open(tmp_path / "set", "train")
+    assert [source.describe(i) for i in range(8)] == sorted(source.describe(i) for i in range(8))
+    assert source.classes == ("a", "b")
+
+
 def test_size_keeps_a_seeded_part(tmp_path):
     _fill(tmp_path, 20)
     part = _open(tmp_path, "pretrain", size=7)
