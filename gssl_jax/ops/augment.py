@@ -25,7 +25,8 @@ def crop_and_resize(image: Array, box: Array, size: int, interpolation: str) -> 
     """Cuts out `box` and resizes it to `size` x `size`, antialiased as Pillow's `Image.resize(size, filter, box)`.
 
     As in Pillow the filter may look at pixels beside the box, not beside the image. Two dense matrix products, since
-    gathers are slow on accelerators; bicubic overshoot is clipped to [0, 1].
+    gathers are slow on accelerators. Bicubic overshoot is clipped to [0, 1] at the end (Pillow clips images of 8 bits
+    between the two passes too, which differs by a few grey levels at saturated edges).
 
     Args:
         image: [H, W, C].
@@ -198,19 +199,17 @@ def augment(key: Array, image: Array, preset: Mapping[str, Any]) -> Array:
     if preset["contrast_normalise"]:
         image = contrast_normalise(image)  # before the colour operations: after them it would undo what they do
     jitter = preset["jitter"]
-    image = _sometimes(key, "jitter", jitter["probability"], image, lambda k, x: _jitter(k, x, jitter))
+    image = _sometimes(key, "jitter", jitter["probability"], image, lambda x, u: _jitter(x, u, jitter), draws=4)
     if image.shape[-1] == 3:
-        image = _sometimes(key, "grey", preset["grey"], image, lambda k, x: grey(x))
+        image = _sometimes(key, "grey", preset["grey"], image, lambda x, u: grey(x))
     low, high = preset["blur"]["sigma"]
-    image = _sometimes(
-        key,
-        "blur",
-        preset["blur"]["probability"],
-        image,
-        lambda k, x: gaussian_blur(x, jax.random.uniform(named(k, "sigma"), minval=low, maxval=high)),
-    )
+
+    def blur(x: Array, u: Array) -> Array:
+        return gaussian_blur(x, low + (high - low) * u[0])
+
+    image = _sometimes(key, "blur", preset["blur"]["probability"], image, blur, draws=1)
     threshold = preset["solarise"]["threshold"]
-    return _sometimes(key, "solarise", preset["solarise"]["probability"], image, lambda k, x: solarise(x, threshold))
+    return _sometimes(key, "solarise", preset["solarise"]["probability"], image, lambda x, u: solarise(x, threshold))
 
 
 def augment_batch(key: Array, index: Array, images: Array, preset: Mapping[str, Any]) -> Array:
@@ -238,33 +237,28 @@ def _place(key: Array, image: Array, preset: Mapping[str, Any]) -> Array:
         image = crop_and_resize(image, box, size, preset["interpolation"])
     elif (height, width) != (size, size):
         image = crop_and_resize(image, jnp.asarray([0.0, 0.0, height, width]), size, preset["interpolation"])
-    return _sometimes(key, "flip", preset["flip"], image, lambda k, x: flip(x))
+    return _sometimes(key, "flip", preset["flip"], image, lambda x, u: flip(x))
 
 
 def _sometimes(
-    key: Array, name: str, probability: float, image: Array, change: Callable[[Array, Array], Array]
+    key: Array, name: str, probability: float, image: Array, change: Callable[[Array, Array], Array], draws: int = 0
 ) -> Array:
-    """`change(key, image)` with `probability`; decided when traced for 0 and 1."""
+    """`change(image, uniforms [draws])` with `probability`; one draw holds the coin and the numbers for `change`."""
     if probability <= 0:
         return image
-    key = named(key, name)
-    changed = change(key, image)
-    if probability >= 1:
-        return changed
-    return jnp.where(jax.random.uniform(named(key, "coin")) < probability, changed, image)
+    uniforms = jax.random.uniform(named(key, name), (1 + draws,))
+    return jnp.where(uniforms[0] < probability, change(image, uniforms[1:]), image)
 
 
-def _jitter(key: Array, image: Array, strength: Mapping[str, Any]) -> Array:
+def _jitter(image: Array, uniforms: Array, strength: Mapping[str, Any]) -> Array:
     """Brightness, contrast, saturation, hue, in this order, which is ours: torchvision shuffles it."""
-    draw = jax.random.uniform(named(key, "strength"), (4,), minval=-1.0, maxval=1.0)
     factors: list[tuple[str, Callable[[Array, Array], Array]]] = [("brightness", brightness), ("contrast", contrast)]
     if image.shape[-1] == 3:
         factors.append(("saturation", saturation))
     for place, (name, change) in enumerate(factors):
         if strength[name] > 0:
-            # torchvision draws uniformly in [max(0, 1 - s), 1 + s]
             low, high = max(0.0, 1.0 - strength[name]), 1.0 + strength[name]
-            image = change(image, 0.5 * ((low + high) + (high - low) * draw[place]))
+            image = change(image, low + (high - low) * uniforms[place])
     if image.shape[-1] == 3 and strength["hue"] > 0:
-        image = hue(image, strength["hue"] * draw[3])
+        image = hue(image, strength["hue"] * (2.0 * uniforms[3] - 1.0))
     return image

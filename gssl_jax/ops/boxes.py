@@ -12,9 +12,7 @@ from typing import Any
 ATTEMPTS = 10  # torchvision's number of tries before the centred fallback
 
 
-def crop_box(
-    uniforms: Any, height: float, width: float, scale: tuple[float, float], ratio: tuple[float, float]
-) -> Any:
+def crop_box(uniforms: Any, height: float, width: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Any:
     """A random box of random area and aspect ratio, as torchvision's `RandomResizedCrop` draws it.
 
     For each attempt the area is uniform in `scale` x image area and the aspect ratio (width / height) log-uniform in

@@ -47,8 +47,9 @@ def block_mask(key: Array, grid: int, ratio: float, max_side: int, boxes: int | 
     if need == 0:
         return jnp.zeros((grid, grid), bool)
     count = loop_length(grid, ratio, max_side) if boxes is None else boxes
-    corner = jax.random.randint(named(key, "corner"), (count, 2), 0, grid)
-    end = corner + jax.random.randint(named(key, "side"), (count, 2), 1, max_side + 1)
+    draw = jax.random.uniform(key, (count, 4))  # one draw for everything: `randint` compiles three times as long
+    corner = (draw[:, :2] * grid).astype(jnp.int32)
+    end = corner + 1 + (draw[:, 2:] * max_side).astype(jnp.int32)
     # A row of cells is held as bits: the loop then moves 32 times less memory than with one byte a cell.
     words = -(-grid // _WORD)
     column = jnp.arange(words * _WORD).reshape(1, words, _WORD)
@@ -77,7 +78,8 @@ def loop_length(grid: int, ratio: float, max_side: int) -> int:
     """Boxes to offer so that fewer than `ratio` covered cells are practically impossible.
 
     The expected uncovered fraction after n boxes is the mean over cells of (1 - p)^n, p = probability that one box
-    covers the cell. Twice the n that reaches `ratio` in expectation, and 16 more, never missed in 10^5 draws.
+    covers the cell. Three times the n that reaches `ratio` in expectation, and 16 more: missed in none of 10^5 draws
+    for ratios up to .95 on 8 x 8 cells and more. (Few boxes reach the upper left cells, hence the wide margin.)
     """
     cell = np.arange(grid)
     # A cell c is covered along one axis if the corner lies in c-side+1..c, that is by min(side, c+1) corners of `grid`.
@@ -87,7 +89,7 @@ def loop_length(grid: int, ratio: float, max_side: int) -> int:
     length = 1
     while np.mean(miss**length) > 1 - ratio:
         length += 1
-    return 2 * length + 16
+    return 3 * length + 16
 
 
 def random_mask(key: Array, cells: int, count: int) -> Array:
