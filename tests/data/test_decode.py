@@ -77,12 +77,12 @@ def test_a_truncated_file_is_broken_and_named(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_missing_end_is_seen_without_the_help_of_opencv(picture, kind, monkeypatch):
+def test_a_missing_end_is_seen_without_the_help_of_opencv(kind, monkeypatch):
     """OpenCV 4 fills what is missing with grey instead of refusing."""
     monkeypatch.setattr(cv2, "imdecode", lambda *_: np.full((48, 40, 3), 128, np.uint8))
-    for cut in (-20, -200):
-        with pytest.raises(decode.BrokenImage, match="truncated|Truncated"):
-            decode.decode(_bytes(picture, kind)[:cut])
+    noise = np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8)
+    with pytest.raises(decode.BrokenImage, match="truncated"):
+        decode.decode(_bytes(noise, kind)[:-200])
 
 
 def test_a_jpeg_with_trailing_bytes_is_whole(picture):
