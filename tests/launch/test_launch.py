@@ -1,0 +1,185 @@
+"""The launch scripts: what they would run, to the letter, and how they behave when a rented machine is taken away.
+
+Every run sees a PATH that holds only the tools named in TOOLS and the stand-ins of the test, so that a gcloud which is
+installed on the machine can never be called.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("bash", "cat", "dirname", "env", "sed")
+VM = "gcloud compute tpus tpu-vm"
+ARCHIVE = "+ git archive --prefix=gssl_jax/ --output=/tmp/gssl_jax.tar.gz HEAD"
+CREATE = f"+ {VM} create box --zone=here --accelerator-type=v5litepod-8 --version=v2-alpha-tpuv5-lite"
+SEND = f"+ {VM} scp /tmp/gssl_jax.tar.gz box: --zone=here --worker=all"
+INSTALL = (
+    f"+ {VM} ssh box --zone=here --worker=all '--command=tar -xzf gssl_jax.tar.gz && python3 -m pip install --user uv"
+    " && cd gssl_jax && PATH=~/.local/bin:$PATH && uv venv --python=3.12 --allow-existing .venv"
+    """ && uv pip install --python=.venv/bin/python --editable . "jax[tpu]"'"""
+)
+TRAIN = f"+ {VM} ssh box --zone=here --worker=all '--command=cd gssl_jax && .venv/bin/python -m gssl_jax.main"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a launch script with a closed PATH; returns the finished process."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found is not None
+        (tools / tool).symlink_to(found)
+
+    def call(script: str, *flags: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(ROOT / "launch" / script), *flags],
+            env={"PATH": str(tools), "HOME": str(tmp_path)} | environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+
+    call.tools = tools
+    return call
+
+
+def stand_in(run, name: str, body: str) -> None:
+    path = run.tools / name
+    path.write_text(f"#!{run.tools}/bash\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "launch").glob("*.sh")), ids=lambda path: path.name)
+def test_a_script_is_short_and_executable(script):
+    lines = script.read_text().splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+    assert script.stat().st_mode & 0o111
+
+
+def test_local_prints_the_default_command(run, tmp_path):
+    done = run("local.sh", "--dry-run", "--workdir=runs/a b", cwd=tmp_path, PYTHON="/opt/python")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"+ env PYTHONPATH={ROOT} /opt/python -m gssl_jax.main --config={ROOT}/configs/maskcluster_vit.py"
+        " --workdir=runs/a\\ b\n"
+    )
+
+
+@pytest.mark.parametrize("config", [("--config=my.py:tiny",), ("--config", "my.py:tiny")])
+def test_local_passes_a_config_on_and_keeps_the_python_path(run, config):
+    done = run("local.sh", *config, "--dry-run", "--config.run.seed=1", PYTHON="/opt/python", PYTHONPATH="/mine")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"+ env PYTHONPATH={ROOT}:/mine /opt/python -m gssl_jax.main {' '.join(config)} --config.run.seed=1\n"
+    )
+
+
+def test_an_override_alone_does_not_count_as_a_config(run):
+    done = run("local.sh", "--dry-run", "--config.run.seed=1", PYTHON="/opt/python")
+    assert done.stdout.endswith(f"--config={ROOT}/configs/maskcluster_vit.py --config.run.seed=1\n")
+
+
+def test_local_runs_what_it_printed_and_hands_on_the_exit_code(run, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!{sys.executable}\nimport os, sys\nprint("ran", *sys.argv[1:], flush=True)\nsys.exit(7)\n')
+    python.chmod(0o755)
+    done = run("local.sh", "--config=my.py", PYTHON=str(python))
+    assert done.returncode == 7
+    assert done.stdout.splitlines()[1] == "ran -m gssl_jax.main --config=my.py"
+
+
+def test_tpu_vm_prints_its_commands_in_order(run):
+    flags = ("--dry-run", "--name=box", "--zone=here", "--config=configs/maskcluster_vit.py:imagenet")
+    done = run("tpu_vm.sh", *flags, "--workdir=gs://bucket/my run")
+    assert (done.returncode, done.stderr) == (0, "")
+    train = f"{TRAIN} --config=configs/maskcluster_vit.py:imagenet --workdir=gs://bucket/my\\ run'"
+    assert done.stdout.splitlines() == [ARCHIVE, f"{CREATE} --spot", SEND, INSTALL, train]
+
+
+def test_tpu_vm_takes_names_from_the_environment_and_flags_win(run):
+    env = {"TPU_NAME": "x", "TPU_ZONE": "here", "TPU_TYPE": "v4-8", "TPU_VERSION": "image", "TPU_FLAGS": "--a --b=1"}
+    done = run("tpu_vm.sh", "--dry-run", "--name=box", "--version=newer", **env)
+    create = f"+ {VM} create box --zone=here --accelerator-type=v4-8 --version=newer --a --b=1"
+    assert done.stdout.splitlines()[1] == create
+    bare = run("tpu_vm.sh", "--dry-run", **(env | {"TPU_FLAGS": ""}))
+    assert bare.stdout.splitlines()[1].endswith("--accelerator-type=v4-8 --version=image")
+
+
+@pytest.mark.parametrize("flags", [(), ("--name=box",), ("--zone=here", "--dry-run")])
+def test_tpu_vm_without_a_name_or_a_zone_shows_its_usage(run, flags):
+    done = run("tpu_vm.sh", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: launch/tpu_vm.sh [--dry-run] --name=NAME --zone=ZONE ")
+
+
+def test_tpu_vm_without_gcloud_says_so(run):
+    stand_in(run, "git", "exit 0")
+    done = run("tpu_vm.sh", "--name=box", "--zone=here")
+    assert done.returncode == 2
+    assert done.stderr == "error: there is no gcloud here\n"
+
+
+# A stand-in for gcloud whose machine lives in the file `state`; training number n ends as the n-th word of FATE says.
+GCLOUD = """
+here=${0%/*}
+case "$4 $*" in
+    describe*) [ -s $here/state ] && cat $here/state ;;
+    create*) [ "$FATE" != never ] && echo READY > $here/state ;;
+    delete*) : > $here/state ;;
+    ssh*gssl_jax.main*)
+        echo x >> $here/trainings
+        count=0; while read -r _; do count=$((count + 1)); done < $here/trainings
+        set -- $FATE; shift $((count - 1))
+        case $1 in
+            done) exit 0 ;;
+            preempted) echo PREEMPTED > $here/state; exit 255 ;;
+            broken) exit 1 ;;
+        esac ;;
+esac
+"""
+
+
+def rented(run, fate: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    for name, body in {"git": "exit 0", "sleep": "exit 0", "gcloud": GCLOUD}.items():
+        stand_in(run, name, body)
+    done = run("tpu_vm.sh", "--name=box", "--zone=here", "--config=c", FATE=fate)
+    return done, done.stdout.splitlines()
+
+
+def test_after_preemption_another_machine_runs_the_same_command(run):
+    done, commands = rented(run, "preempted preempted done")
+    assert done.returncode == 0, done.stderr
+    machine = [f"{CREATE} --spot", SEND, INSTALL, f"{TRAIN} --config=c'"]
+    delete = f"+ {VM} delete box --zone=here --quiet"
+    assert commands == [ARCHIVE, *machine, delete, *machine, delete, *machine]
+
+
+def test_a_command_that_fails_on_a_living_machine_is_not_repeated(run):
+    done, commands = rented(run, "broken done")
+    assert done.returncode == 1
+    assert done.stderr == "error: box is up, so the command failed: mend it\n"
+    assert commands.count(f"{TRAIN} --config=c'") == 1
+
+
+def test_a_first_machine_that_cannot_be_had_ends_it_at_once(run):
+    done, commands = rented(run, "never")
+    assert done.returncode == 1
+    assert done.stderr == "error: no machine was made; see gcloud's words above\n"
+    assert commands == [ARCHIVE, f"{CREATE} --spot"]
+
+
+def test_a_machine_that_is_there_is_used_as_it_is(run):
+    (run.tools / "state").write_text("READY\n")
+    done, commands = rented(run, "done")
+    assert done.returncode == 0
+    assert commands == [ARCHIVE, SEND, INSTALL, f"{TRAIN} --config=c'"]
