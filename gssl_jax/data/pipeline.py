@@ -60,7 +60,8 @@ def open_stream(
 
     Args:
         source: the images; in host mode unreadable ones are replaced within `data.max_broken`.
-        data: `config.data`: `threads` (0 = no threads), `prefetch` (batches read ahead), `channels`, `max_broken`.
+        data: `config.data`: `threads` (0 = none), `prefetch` (images read ahead, at least one batch of them; in
+            resident mode batches of indices), `channels`, `max_broken`.
         batch_size: of all processes together; B = batch_size / process_count.
         seed: of the order and of the crops.
         views: `{"global": [...], "local": [...]}`, for each view a mapping with `size` (pixels), `scale` (area bounds),
@@ -76,17 +77,18 @@ def open_stream(
         raise UserError(f"a batch of {batch_size} does not divide among {process_count} processes; change its size")
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     numbered = order.map_with_index(lambda position, index: (int(position), int(index)))
-    mine = numbered[process_index::process_count]
-    readable = None
-    if views is not None:
-        readable = as_readable(source, data.max_broken, min_side)
-        cutter = Cutter(readable, views, seed, int(data.channels))
-        batches = mine.map(cutter).batch(batch_size // process_count, drop_remainder=True, batch_fn=_stack)
-    else:
-        batches = mine.batch(batch_size // process_count, drop_remainder=True, batch_fn=_indices)
-    threads = int(data.threads)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=int(data.prefetch) if threads else 0)
-    return StreamIterator(batches.to_iter_dataset(options), start_batch, source.fingerprint(), readable)
+    mine = numbered[process_index + start_batch * batch_size :: process_count]
+    share, threads = batch_size // process_count, int(data.threads)
+    ahead = int(data.prefetch) if views is None else max(int(data.prefetch), share)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead if threads else 0)
+    if views is None:
+        batches = mine.batch(share, drop_remainder=True, batch_fn=_indices).to_iter_dataset(options)
+        return StreamIterator(batches, start_batch, source.fingerprint(), None)
+    # images are read ahead one by one: whole batches in the buffer would take that many times the memory
+    readable = as_readable(source, data.max_broken, min_side)
+    cutter = Cutter(readable, views, seed, int(data.channels))
+    batches = mine.map(cutter).to_iter_dataset(options).batch(share, drop_remainder=True, batch_fn=_stack)
+    return StreamIterator(batches, start_batch, source.fingerprint(), readable)
 
 
 def _indices(elements: Sequence[tuple[int, int]]) -> Batch:
@@ -103,7 +105,6 @@ class StreamIterator(Iterator[Batch]):
     def __init__(self, dataset: Any, start_batch: int, fingerprint: str, readable: Substituted | None) -> None:
         self._iterator, self._next, self._fingerprint = iter(dataset), start_batch, fingerprint
         self._readable = readable
-        self._iterator.set_state({"next_index": start_batch})
 
     def __next__(self) -> Batch:
         batch = next(self._iterator)
@@ -111,7 +112,10 @@ class StreamIterator(Iterator[Batch]):
         return batch
 
     def state(self) -> dict[str, Any]:
-        """`next_batch` restarts the stream (as `start_batch`); the caller compares `fingerprint` before it does."""
+        """`next_batch` restarts the stream (as `start_batch`); the caller compares `fingerprint` before it does.
+
+        `grain` is where grain's own iterator stands, counted from the batch this iterator started with.
+        """
         return {"grain": self._iterator.get_state(), "next_batch": self._next, "fingerprint": self._fingerprint}
 
     @property
