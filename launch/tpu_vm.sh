@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Rents a Cloud TPU VM, installs the committed state of this project and trains there. When the machine is taken away
-# it rents another and runs the same command, which resumes if --workdir (a bucket, a mounted disk) outlives it.
+# Rents a Cloud TPU VM of one host, installs the committed state of this project and trains there. When the machine
+# is taken away it rents another and runs the same command, which resumes if --workdir lies on a disk that outlives it.
 #   launch/tpu_vm.sh [--dry-run] --name=NAME --zone=ZONE [--type=TYPE] [--version=IMAGE] [flags of gssl_jax.main]
-# e.g. launch/tpu_vm.sh --name=ssl --zone=us-west4-a --config=configs/maskcluster_vit.py:imagenet --workdir=gs://b/run
-# --dry-run prints the commands and stops. TPU_NAME, TPU_ZONE, TPU_TYPE and TPU_VERSION stand in for flags left out,
-# TPU_FLAGS (--spot) goes to the creation. The machine costs money until you delete it.
+# e.g. launch/tpu_vm.sh --name=ssl --zone=us-west4-a --config=configs/maskcluster_vit.py:imagenet --workdir=/mnt/a/run
+# --dry-run prints the commands and stops. TPU_NAME, TPU_ZONE, TPU_TYPE and TPU_VERSION stand in for flags left out.
+# TPU_FLAGS (--spot) goes to the creation, e.g. with --data-disk; TPU_MOUNT is a command run there before training.
+# The machine costs money until you delete it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${TPU_NAME:-} zone=${TPU_ZONE:-} type=${TPU_TYPE:-v5litepod-8} version=${TPU_VERSION:-v2-alpha-tpuv5-lite}
-dry=false up=false vm=(gcloud compute tpus tpu-vm) train="cd gssl_jax && .venv/bin/python -m gssl_jax.main"
+dry=false up=false vm=(gcloud compute tpus tpu-vm)
+train="${TPU_MOUNT:+$TPU_MOUNT && }cd gssl_jax && .venv/bin/python -m gssl_jax.main"
 for flag in "$@"; do
     case $flag in
         --dry-run) dry=true ;;
-        --name=*) name=${flag#*=} ;;
-        --zone=*) zone=${flag#*=} ;;
-        --type=*) type=${flag#*=} ;;
-        --version=*) version=${flag#*=} ;;
+        --name=*) name=${flag#*=} ;; --zone=*) zone=${flag#*=} ;;
+        --type=*) type=${flag#*=} ;; --version=*) version=${flag#*=} ;;
         *) train+=$(printf ' %q' "$flag") ;;
     esac
 done
@@ -26,12 +26,12 @@ install="tar -xzf gssl_jax.tar.gz && python3 -m pip install --user uv && cd gssl
 uv venv --python=3.12 --allow-existing .venv && uv pip install --python=.venv/bin/python --editable . \"jax[tpu]\""
 quote() { case $1 in *\'*) printf %q "$1" ;; *[!A-Za-z0-9_./:=,-]*) printf "'%s'" "$1" ;; *) printf %s "$1" ;; esac; }
 run() { printf +; for word in "$@"; do printf ' '; quote "$word"; done; echo; if [ "$dry" = false ]; then "$@"; fi; }
-state() { "${vm[@]}" describe "$name" --zone="$zone" --format='value(state)' 2>/dev/null || true; }
+state() { [ "$dry" = true ] || "${vm[@]}" describe "$name" --zone="$zone" --format='value(state)' 2>/dev/null || true; }
 remote() { run "${vm[@]}" ssh "$name" --zone="$zone" --worker=all --command="$1"; }
-rent() { if [ -n "$1" ]; then run "${vm[@]}" delete "$name" --zone="$zone" --quiet; fi && run "${create[@]}"; }
+gone() { run "${vm[@]}" delete "$name" --zone="$zone" --quiet; }
+rent() { case $1 in PREEMPTED | TERMINATED) gone ;; ?*) echo "$name is $1" >&2; false ;; esac && run "${create[@]}"; }
 send() { run "${vm[@]}" scp /tmp/gssl_jax.tar.gz "$name:" --zone="$zone" --worker=all && remote "$install"; }
 run git archive --prefix=gssl_jax/ --output=/tmp/gssl_jax.tar.gz HEAD
-if [ "$dry" = true ]; then state() { :; }; fi
 if [ "$dry" = false ] && ! command -v gcloud >/dev/null; then echo "error: there is no gcloud here" >&2; exit 2; fi
 until { now=$(state); [ "$now" = READY ] || rent "$now"; } && up=true && send && remote "$train"; do
     if [ "$up" = false ]; then echo "error: no machine was made; see gcloud's words above" >&2; exit 1; fi

@@ -100,9 +100,9 @@ def test_local_runs_what_it_printed_and_hands_on_the_exit_code(run, tmp_path):
 
 def test_tpu_vm_prints_its_commands_in_order(run):
     flags = ("--dry-run", "--name=box", "--zone=here", "--config=configs/maskcluster_vit.py:imagenet")
-    done = run("tpu_vm.sh", *flags, "--workdir=gs://bucket/my run")
+    done = run("tpu_vm.sh", *flags, "--workdir=/mnt/my run")
     assert (done.returncode, done.stderr) == (0, "")
-    train = f"{TRAIN} --config=configs/maskcluster_vit.py:imagenet --workdir=gs://bucket/my\\ run'"
+    train = f"{TRAIN} --config=configs/maskcluster_vit.py:imagenet --workdir=/mnt/my\\ run'"
     assert done.stdout.splitlines() == [ARCHIVE, f"{CREATE} --spot", SEND, INSTALL, train]
 
 
@@ -113,6 +113,13 @@ def test_tpu_vm_takes_names_from_the_environment_and_flags_win(run):
     assert done.stdout.splitlines()[1] == create
     bare = run("tpu_vm.sh", "--dry-run", **(env | {"TPU_FLAGS": ""}))
     assert bare.stdout.splitlines()[1].endswith("--accelerator-type=v4-8 --version=image")
+
+
+def test_tpu_vm_mounts_before_it_trains(run):
+    mount = "sudo mount /dev/sdb /mnt"
+    done = run("tpu_vm.sh", "--dry-run", "--name=box", "--zone=here", "--config=c", TPU_MOUNT=mount)
+    train = TRAIN.replace("--command=", f"--command={mount} && ")
+    assert done.stdout.splitlines()[-1] == f"{train} --config=c'"
 
 
 @pytest.mark.parametrize("flags", [(), ("--name=box",), ("--zone=here", "--dry-run")])
@@ -183,3 +190,11 @@ def test_a_machine_that_is_there_is_used_as_it_is(run):
     done, commands = rented(run, "done")
     assert done.returncode == 0
     assert commands == [ARCHIVE, SEND, INSTALL, f"{TRAIN} --config=c'"]
+
+
+def test_a_stopped_machine_is_left_alone(run):
+    (run.tools / "state").write_text("STOPPED\n")
+    done, commands = rented(run, "done")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "box is STOPPED"
+    assert commands == [ARCHIVE]
