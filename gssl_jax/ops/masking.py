@@ -39,17 +39,24 @@ def block_mask(key: Array, grid: int, ratio: float, max_side: int, boxes: int | 
     Raises:
         ValueError: ratio or max_side out of range.
     """
+    need = _cells_to_cover(grid, ratio, max_side)
+    count = loop_length(grid, ratio, max_side) if boxes is None else boxes
+    return _add_boxes(jax.random.uniform(key, (count, 4)), grid, need, max_side)
+
+
+def _cells_to_cover(grid: int, ratio: float, max_side: int) -> int:
     if not 0 <= ratio < 1:
         raise ValueError(f"mask ratio must be in [0, 1), got {ratio}")
     if not 1 <= max_side <= grid:
         raise ValueError(f"max_side must be in 1..{grid} cells, got {max_side}")
-    need = math.ceil(ratio * grid * grid - 1e-6)
-    if need == 0:
-        return jnp.zeros((grid, grid), bool)
-    count = loop_length(grid, ratio, max_side) if boxes is None else boxes
-    draw = jax.random.uniform(key, (count, 4))  # one draw for everything: `randint` compiles three times as long
-    corner = (draw[:, :2] * grid).astype(jnp.int32)
-    end = corner + 1 + (draw[:, 2:] * max_side).astype(jnp.int32)
+    return math.ceil(ratio * grid * grid - 1e-6)
+
+
+def _add_boxes(uniforms: Array, grid: int, need: int | Array, max_side: int) -> Array:
+    """Boxes from uniforms [count, 4] (row, column, height, width) in turn until `need` cells are covered."""
+    count = uniforms.shape[0]
+    corner = (uniforms[:, :2] * grid).astype(jnp.int32)
+    end = corner + 1 + (uniforms[:, 2:] * max_side).astype(jnp.int32)
     # A row of cells is held as bits: the loop then moves 32 times less memory than with one byte a cell.
     words = -(-grid // _WORD)
     column = jnp.arange(words * _WORD).reshape(1, words, _WORD)
@@ -215,12 +222,22 @@ def gmml_corrupt(
         raise ValueError(f"align {align} must divide a square image, got {side} x {images.shape[2]} pixels")
     grid = side // align
     longest = max(1, int(max_side * grid + 1e-6))
-    mask = block_masks(named(key, "mask"), index, grid, ratio, longest)
-    content = _content(key, index, images, kind, fill)
-    if foreign_probability > 0:
-        draw = jax.vmap(jax.random.uniform)(per_sample(named(key, "swap"), index))
-        swap = (draw < foreign_probability)[:, None, None]
-        mask = jnp.where(swap, block_masks(named(key, "foreign mask"), index, grid, foreign_ratio, longest), mask)
-        content = jnp.where(swap[..., None], _content(key, index, images, "foreign", fill), content)
+    if foreign_probability <= 0:
+        mask = expand(block_masks(named(key, "mask"), index, grid, ratio, longest), align)
+        return corrupt(key, index, images, mask, kind, fill), mask
+    # One loop serves both cases: a sample that is swapped only has another number of cells to cover.
+    need, foreign_need = (_cells_to_cover(grid, r, longest) for r in (ratio, foreign_ratio))
+    count = loop_length(grid, max(ratio, foreign_ratio), longest)
+
+    def draw(sample_key: Array) -> tuple[Array, Array]:
+        uniforms = jax.random.uniform(sample_key, (4 * count + 1,))
+        swap = uniforms[0] < foreign_probability
+        target = jnp.where(swap, foreign_need, need)
+        return _add_boxes(uniforms[1:].reshape(count, 4), grid, target, longest), swap
+
+    mask, swap = jax.vmap(draw)(per_sample(named(key, "mask"), index))
     mask = expand(mask, align)
+    content = _content(key, index, images, kind, fill)
+    foreign = _content(key, index, images, "foreign", fill)
+    content = jnp.where(swap[:, None, None, None], foreign, content)
     return jnp.where(mask[..., None], content, images), mask

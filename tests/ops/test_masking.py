@@ -28,9 +28,7 @@ def pixels(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).random(shape, np.float32))
 
 
-@pytest.mark.parametrize(
-    ("grid", "ratio", "max_side"), [(32, 0.5, 9), (32, 0.3, 9), (8, 0.5, 2), (14, 0.75, 4), (33, 0.5, 5), (8, 0.9, 3)]
-)
+@pytest.mark.parametrize(("grid", "ratio", "max_side"), [(32, 0.5, 9), (8, 0.5, 2), (14, 0.75, 4), (33, 0.3, 5)])
 def test_covered_fraction_ends_within_one_box_of_the_ratio(getkey, grid, ratio, max_side):
     masks = jax.jit(lambda k: masking.block_masks(k, jnp.arange(2000), grid, ratio, max_side))(getkey())
     assert masks.shape == (2000, grid, grid) and masks.dtype == bool
@@ -40,7 +38,7 @@ def test_covered_fraction_ends_within_one_box_of_the_ratio(getkey, grid, ratio, 
 
 
 def test_boxes_of_one_cell_cover_exactly_the_ratio(getkey):
-    masks = masking.block_masks(getkey(), jnp.arange(200), 6, 0.4, 1)
+    masks = jax.jit(lambda k: masking.block_masks(k, jnp.arange(200), 6, 0.4, 1))(getkey())
     assert (masks.sum(axis=(1, 2)) == math.ceil(0.4 * 36)).all()
 
 
@@ -61,8 +59,9 @@ def test_every_cell_is_hidden_as_often_as_in_a_scalar_loop(getkey):
 
 
 def test_block_mask_edges(getkey):
-    assert not masking.block_mask(getkey(), 4, 0.0, 2).any()
-    assert 1 <= int(masking.block_mask(getkey(), 4, 0.5, 2, boxes=1).sum()) <= 4  # the loop ends before the ratio
+    assert not jax.jit(lambda k: masking.block_mask(k, 4, 0.0, 2))(getkey()).any()
+    one_box = jax.jit(lambda k: masking.block_mask(k, 4, 0.5, 2, boxes=1))(getkey())
+    assert 1 <= int(one_box.sum()) <= 4  # the loop ends before the ratio
     with pytest.raises(ValueError, match="ratio"):
         masking.block_mask(getkey(), 4, 1.0, 2)
     with pytest.raises(ValueError, match="max_side"):
@@ -70,7 +69,7 @@ def test_block_mask_edges(getkey):
 
 
 def test_random_mask_hides_exactly_count_and_every_cell_alike(getkey):
-    masks = jax.vmap(lambda k: masking.random_mask(k, 10, 3))(jax.random.split(getkey(), 3000))
+    masks = jax.jit(jax.vmap(lambda k: masking.random_mask(k, 10, 3)))(jax.random.split(getkey(), 3000))
     assert (masks.sum(axis=1) == 3).all()
     np.testing.assert_allclose(masks.mean(axis=0), 0.3, atol=0.04)
     with pytest.raises(ValueError, match="cannot hide 11 of 10"):
@@ -95,9 +94,9 @@ def test_token_mask_needs_the_whole_patch_and_goes_row_by_row():
         masking.token_mask(jnp.asarray(mask), 4)
 
 
-@pytest.mark.parametrize("n", [2, 3, 7, 64])
+@pytest.mark.parametrize("n", [2, 7, 64])
 def test_derangement_is_one_cycle_without_fixed_points(getkey, n):
-    draws = np.asarray(jax.vmap(lambda k: masking.derangement(k, n))(jax.random.split(getkey(), 400)))
+    draws = np.asarray(jax.jit(jax.vmap(lambda k: masking.derangement(k, n)))(jax.random.split(getkey(), 400)))
     assert draws.dtype == np.int32
     assert (np.sort(draws, axis=1) == np.arange(n)).all()
     assert (draws != np.arange(n)).all()
@@ -108,7 +107,7 @@ def test_derangement_is_one_cycle_without_fixed_points(getkey, n):
 
 
 def test_derangements_of_three_are_equally_likely(getkey):
-    draws = jax.vmap(lambda k: masking.derangement(k, 3))(jax.random.split(getkey(), 2000))
+    draws = jax.jit(jax.vmap(lambda k: masking.derangement(k, 3)))(jax.random.split(getkey(), 2000))
     assert float((draws[:, 0] == 1).mean()) == pytest.approx(0.5, abs=0.045)
 
 
@@ -151,8 +150,7 @@ def test_kinds_of_content(getkey):
         masking.corrupt(getkey(), jnp.arange(5), images, everything, "blur", FILL)
 
 
-@pytest.mark.parametrize("align", [1, 4])
-@pytest.mark.parametrize("kind", ["noise", "zeros"])
+@pytest.mark.parametrize(("align", "kind"), [(1, "zeros"), (4, "zeros"), (4, "noise")])
 def test_gmml_covers_is_aligned_and_leaves_the_rest(getkey, align, kind):
     count = 400
     images = pixels(count, 32, 32, 1)
@@ -178,7 +176,9 @@ def test_gmml_covers_is_aligned_and_leaves_the_rest(getkey, align, kind):
 
 def test_gmml_without_foreign_content_works_for_one_image_and_refuses_with_it(getkey):
     image = pixels(1, 8, 8, 3)
-    _, mask = masking.gmml_corrupt(getkey(), jnp.arange(1), image, **GMML | {"foreign_probability": 0.0})
+    corrupt = jax.jit(lambda k: masking.gmml_corrupt(k, jnp.arange(1), image, **GMML | {"foreign_probability": 0.0}))
+    result, mask = corrupt(getkey())
+    np.testing.assert_array_equal(np.asarray(result)[~np.asarray(mask)], np.asarray(image)[~np.asarray(mask)])
     assert 0.5 <= float(mask.mean()) <= 0.59
     with pytest.raises(ValueError, match="at least 2 images"):
         masking.gmml_corrupt(getkey(), jnp.arange(1), image, **GMML)
