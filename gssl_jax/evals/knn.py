@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from gssl_jax.errors import UserError
 
@@ -15,9 +16,9 @@ TRAIN_TILE = 16384
 
 
 def knn_scores(
-    train: Array,
-    train_labels: Array,
-    test: Array,
+    train: ArrayLike,
+    train_labels: ArrayLike,
+    test: ArrayLike,
     *,
     k: int,
     temperature: float,
@@ -39,6 +40,7 @@ def knn_scores(
     Raises:
         UserError: k is not in [1, N].
     """
+    train, test = jnp.asarray(train), jnp.asarray(test)
     count = train.shape[0]
     if not 1 <= k <= count:
         raise UserError(
@@ -47,7 +49,7 @@ def knn_scores(
     tiles = max(1, -(-count // train_tile)), max(1, -(-test.shape[0] // test_tile))
     sizes = max(k, -(-count // tiles[0])), max(1, -(-test.shape[0] // tiles[1]))
     labels = jnp.asarray(train_labels, jnp.int32)
-    return _scores(jnp.asarray(train), labels, jnp.asarray(test), temperature, k, classes, tiles, sizes)
+    return _scores(train, labels, test, temperature, k, classes, tiles, sizes)
 
 
 @partial(jax.jit, static_argnames=("k", "classes", "tiles", "sizes"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -50,8 +50,11 @@ def linear(
         known, wanted = jax.block_until_ready(_prepare(jnp.asarray(train), jnp.asarray(test)))
     # Where the logits of the whole grid fit, its strengths are solved side by side; else one after the other.
     together = len(grid) if 4 * len(train) * classes * len(grid) <= LOGITS_BYTES else 1
-    options = {"classes": classes, "max_iterations": max_iterations, "tolerance": tolerance}
-    solve = partial(_solve, known, jnp.asarray(train_labels, jnp.int32), together, **options)
+    options: dict[str, Any] = {"classes": classes, "max_iterations": max_iterations, "tolerance": tolerance}
+    labels = jnp.asarray(train_labels, jnp.int32)
+
+    def solve(l2: np.ndarray, weights: np.ndarray) -> list[logistic.Fit]:
+        return _in_groups(partial(_fit, known, labels, **options), together, l2, weights)
 
     best = grid[0]
     if len(grid) > 1 and held_out.any():
@@ -82,15 +85,14 @@ def _prepare(train: Array, test: Array) -> tuple[Array, Array]:
     return reduced, test @ basis
 
 
-def _solve(
-    features: Array, labels: Array, together: int, l2: np.ndarray, weights: np.ndarray, **options: Any
+def _in_groups(
+    fit: Callable[[np.ndarray, np.ndarray], logistic.Fit], size: int, l2: np.ndarray, weights: np.ndarray
 ) -> list[logistic.Fit]:
-    """Fits in groups of `together`; the last is filled with fits of weight 0: no iteration and no new compilation."""
-    missing = -len(l2) % together
+    """Fits in groups of `size`; the last is filled with fits of weight 0: no iteration and no new compilation."""
+    missing = -len(l2) % size
     l2 = np.concatenate([l2, np.ones(missing, np.float32)])
     weights = np.concatenate([weights, np.zeros((missing, weights.shape[1]), np.float32)])
-    groups = [slice(start, start + together) for start in range(0, len(l2), together)]
-    return [_fit(features, labels, l2[group], weights[group], **options) for group in groups]
+    return [fit(l2[start : start + size], weights[start : start + size]) for start in range(0, len(l2), size)]
 
 
 @partial(jax.jit, static_argnames=("classes", "max_iterations"))

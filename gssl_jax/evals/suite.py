@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from gssl_jax.errors import UserError, unknown
@@ -32,6 +31,7 @@ def evaluate(
     train, test = _labelled(train), _labelled(test)
     if not len(classes) or not len(train["label"]) or not len(test["label"]):
         return {}
+    check(train["label"], settings, classes)
     entries = {
         "knn/top1": _knn(train, test, settings, seed, classes, feature or settings.knn.feature),
         "linear/top1": _linear(train, test, settings, seed, classes, feature or settings.linear.feature),
@@ -43,7 +43,7 @@ def evaluate(
 
 
 def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> None:
-    """Raise the `UserError`s that `evaluate` would raise, before anything is trained; unlabelled data passes."""
+    """Raise the `UserError`s of `evaluate`, so that a run can do it before it trains; unlabelled data passes."""
     labels = np.asarray(train_labels)
     labels = labels[labels >= 0]
     if not len(classes) or not len(labels):
@@ -51,6 +51,11 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
     if not 1 <= settings.knn.k <= len(labels):
         raise UserError(
             f"evals.knn.k is {settings.knn.k} but there are {len(labels)} labelled training images; lower it"
+        )
+    if settings.lowshot.kfold_from < 2:
+        raise UserError(
+            f"evals.lowshot.kfold_from is {settings.lowshot.kfold_from}: k-fold needs at least 2 images per class; "
+            "set it to 2 or more"
         )
     counts = np.bincount(labels, minlength=len(classes))
     most = max(settings.lowshot.shots, default=0)
@@ -69,9 +74,7 @@ def _knn(
     protocol |= {"k": knn.k, "temperature": knn.temperature, "similarity": "cosine", "train_images": len(known)}
     if not _finite(known, wanted):
         return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
-    scores = knn_scores(
-        jnp.asarray(known), train["label"], wanted, k=knn.k, temperature=knn.temperature, classes=len(classes)
-    )
+    scores = knn_scores(known, train["label"], wanted, k=knn.k, temperature=knn.temperature, classes=len(classes))
     correct = np.asarray(scores).argmax(1) == test["label"]
     return _bootstrap(correct, protocol, settings, seed)
 
