@@ -1,0 +1,252 @@
+"""The line charts of the report: training curves, evaluation over steps, low-shot accuracy, t-SNE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from gssl_jax.report.health import ONE_PROTOTYPE, UNIFORM
+from gssl_jax.report.reading import Metrics, Series
+from gssl_jax.report.style import (
+    BACKBONES,
+    CLASS_COLOURS,
+    CLASS_MARKERS,
+    GREY,
+    INK,
+    TERMS,
+    VERMILLION,
+    Line,
+    chart,
+    class_names,
+    legend,
+    save,
+    title,
+)
+from gssl_jax.report.words import Row, Score, label
+
+POINTS = 800  # a curve keeps at most this many points
+LEVELS = {"cls": "class", "patch": "patch"}
+LOSSES = {
+    "train/loss": "loss, all terms",
+    "train/loss_cls": "class loss",
+    "train/loss_patch": "patch loss",
+    "train/loss_reconstruction": "reconstruction loss (l1)",
+}
+
+
+def draw_curves(metrics: Metrics, controls: dict[str, float], folder: Path) -> dict[str, Path]:
+    """Every training curve for which there are numbers.
+
+    Args:
+      metrics: the lines of metrics.jsonl.
+      controls: name of a backbone to its k-NN accuracy as a fraction, drawn as level lines in the evaluation chart.
+      folder: figures go to `<folder>/<name>.png`.
+
+    Returns:
+      Name of each figure drawn (loss, evaluation, features, entropy, prototypes, schedule) to its path.
+    """
+    drawers = {
+        "loss": _loss,
+        "evaluation": lambda m, path: _evaluation(m, controls, path),
+        "features": _features,
+        "entropy": _entropy,
+        "prototypes": _prototypes,
+        "schedule": _schedule,
+    }
+    drawn = {name: drawer(metrics, folder / f"{name}.png") for name, drawer in drawers.items()}
+    return {name: path for name, path in drawn.items() if path is not None}
+
+
+def _plot(axes: Axes, metrics: Metrics, key: str, line: Line = TERMS[0], name: str | None = None,
+          factor: float = 1.0, smooth: bool = False) -> None:  # fmt: skip
+    """One series, times `factor`, with a gap between stages; a noisy one faintly, its running mean on top."""
+    for stage, start in metrics.stages.items():
+        steps, values = _thinned(metrics.series(key, stage))
+        steps, values = steps + start, factor * values
+        marker = line.marker if len(steps) < 12 else ""
+        if smooth and len(values) >= 60:
+            axes.plot(steps, values, color=line.colour, alpha=0.25, linewidth=0.8)
+            window = np.ones(2 * (len(values) // 60) + 1)
+            values = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+        axes.plot(steps, values, color=line.colour, linestyle=line.dashes, linewidth=1.7, label=name, marker=marker,
+                  ms=4)  # fmt: skip
+        name = None  # one entry in the legend, whatever the number of stages
+
+
+def _thinned(series: Series) -> Series:
+    """At most `POINTS` points, each the mean of neighbours: a long run draws as fast as a short one."""
+    steps, values = series
+    group = -(-len(steps) // POINTS)
+    if group <= 1:
+        return series
+    whole = len(steps) // group * group
+    return Series(*(x[:whole].reshape(-1, group).mean(axis=1) for x in (steps, values)))
+
+
+def _finish(axes: Sequence[Axes], metrics: Metrics) -> None:
+    """Step axis in words, and a thin line where a stage of several begins."""
+    starts = metrics.stages
+    for one in axes:
+        one.margins(x=0.01)
+        one.yaxis.set_major_locator(MaxNLocator((6, 4, 3)[min(len(axes), 3) - 1], steps=[1, 2, 2.5, 5, 10]))
+        for start in list(starts.values())[1:]:
+            one.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
+    if len(starts) > 1:
+        for name, start in starts.items():
+            axes[0].text(start, 0.98, f" {name}", transform=axes[0].get_xaxis_transform(), fontsize=8, color=GREY,
+                         va="top", parse_math=False, bbox={"color": "white", "alpha": 0.7, "pad": 1})  # fmt: skip
+    axes[-1].set_xlabel("step", fontsize=9, color=INK)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+
+
+def _stack(metrics: Metrics, names: dict[str, str], path: Path, smooth: bool = False) -> Path | None:
+    """A panel for each key that was logged, above each other."""
+    found = {key: words for key, words in names.items() if len(metrics.series(key).steps)}
+    if not found:
+        return None
+    figure, axes = chart(len(found), 0.75 + 1.18 * len(found))
+    for one, (key, words) in zip(axes, found.items(), strict=True):
+        _plot(one, metrics, key, smooth=smooth)
+        title(one, words)
+    _finish(axes, metrics)
+    return save(figure, path)
+
+
+def _loss(metrics: Metrics, path: Path) -> Path | None:
+    others = {key: key.removeprefix("train/").replace("_", " ") for key in metrics.keys("train/memax")}
+    names = dict(LOSSES)
+    if len(metrics.keys("train/loss_")) == 1:  # one term alone is the loss
+        names.pop("train/loss")
+    return _stack(metrics, names | others, path, smooth=True)
+
+
+def _features(metrics: Metrics, path: Path) -> Path | None:
+    names = {"health/feature_std": "standard deviation of the features", "health/rankme": "effective rank (RankMe)"}
+    return _stack(metrics, names, path)
+
+
+def _schedule(metrics: Metrics, path: Path) -> Path | None:
+    return _stack(metrics, {"train/learning_rate": "learning rate", "train/momentum": "momentum of the teacher"}, path)
+
+
+def _entropy(metrics: Metrics, path: Path) -> Path | None:
+    """Entropy of one target and of the mean target, as shares of ln K, with the two alarm zones shaded."""
+    keys = {"target_entropy": "of one target", "mean_target_entropy": "of the mean target"}
+    levels = [level for level in LEVELS if any(len(metrics.series(f"health/{k}_{level}").steps) for k in keys)]
+    if not levels:
+        return None
+    figure, axes = chart(len(levels), 0.75 + 1.6 * len(levels))
+    for one, level in zip(axes, levels, strict=True):
+        one.axhspan(0.0, ONE_PROTOTYPE, color=VERMILLION, alpha=0.12, linewidth=0)
+        one.axhspan(UNIFORM, 1.02, color=VERMILLION, alpha=0.12, linewidth=0)
+        for line, (key, words) in zip(TERMS, keys.items(), strict=False):
+            if len(metrics.series(f"health/{key}_{level}").steps):
+                _plot(one, metrics, f"health/{key}_{level}", line, words)
+        one.set_ylim(0.0, 1.02)
+        title(one, f"entropy, {LEVELS[level]} level (1 = ln K)")
+    legend(axes[-1])
+    _finish(axes, metrics)
+    return save(figure, path)
+
+
+def _prototypes(metrics: Metrics, path: Path) -> Path | None:
+    """Prototypes in use, and how often teacher and student choose the same one, in per cent."""
+    names = {"prototypes_in_use": "prototypes in use, %", "agreement": "teacher and student agree, %"}
+    found = [name for name in names if metrics.keys(f"health/{name}_")]
+    if not found:
+        return None
+    figure, axes = chart(len(found), 0.75 + 1.6 * len(found))
+    for one, name in zip(axes, found, strict=True):
+        for line, (level, words) in zip(TERMS, LEVELS.items(), strict=False):
+            if len(metrics.series(f"health/{name}_{level}").steps):
+                _plot(one, metrics, f"health/{name}_{level}", line, f"{words} level", factor=100)
+        one.set_ylim(bottom=0.0)
+        title(one, names[name])
+    legend(axes[-1])
+    _finish(axes, metrics)
+    return save(figure, path)
+
+
+def _evaluation(metrics: Metrics, controls: dict[str, float], path: Path) -> Path | None:
+    """Accuracy in the course of training, with the controls as level lines (k-NN); None for one evaluation alone."""
+    keys = [key for key in metrics.keys("eval/") if key.endswith("/top1") and len(metrics.series(key).steps) > 1]
+    if not keys:
+        return None
+    figure, axes = chart(1, 3.1)
+    for line, key in zip(TERMS, keys, strict=False):
+        _plot(axes[0], metrics, key, line, label(key.removeprefix("eval/")), factor=100)
+    for name, value in controls.items():
+        axes[0].axhline(100 * value, color=GREY, linestyle=BACKBONES[name].dashes, linewidth=1.2, label=f"{name}, k-NN")
+    title(axes[0], "accuracy on test images, %")
+    legend(axes[0])
+    _finish(axes, metrics)
+    return save(figure, path)
+
+
+def draw_lowshot(rows: Sequence[Row], folder: Path) -> Path | None:
+    """Accuracy against images per class with 95 % intervals, for the three backbones; None without such rows."""
+    shots = {int(row.key[8:-5]): row for row in rows if row.key.startswith("lowshot_") and row.key[8:-5].isdigit()}
+    if not shots:
+        return None
+    figure, (axes,) = chart(1, 3.4)
+    order = sorted(shots)
+    shifts = (-0.06, 0.0, 0.06)
+    for (name, line), field, shift in zip(BACKBONES.items(), ("trained", "untrained", "pixels"), shifts, strict=True):
+        every = [(place + shift, getattr(shots[n], field)) for place, n in enumerate(order)]
+        scores = [(place, one) for place, one in every if one is not None]
+        if not scores:
+            continue
+        values = np.asarray([[one.value, *_ends(one)] for _, one in scores]) * 100
+        errors = np.abs(values[:, 1:].T - values[:, 0])
+        axes.errorbar([place for place, _ in scores], values[:, 0], yerr=errors, color=line.colour, marker=line.marker,
+                      linestyle=line.dashes, linewidth=1.7, ms=5.5, elinewidth=1.3, capsize=3, label=name)  # fmt: skip
+    axes.set_xticks(range(len(order)), [str(n) for n in order])
+    axes.set_xlim(-0.35, len(order) - 0.65)
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel("labelled images per class", fontsize=9, color=INK)
+    title(axes, "accuracy on test images, %")
+    legend(axes, columns=1)
+    return save(figure, folder / "lowshot.png")
+
+
+def _ends(one: Score) -> tuple[float, float]:
+    return (one.value, one.value) if one.low is None or one.high is None else (one.low, one.high)
+
+
+def draw_tsne(points: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], folder: Path) -> Path:
+    """t-SNE of test features: points [N, 2], labels int [N] (-1 = unlabelled), a colour and a shape for each class.
+
+    The legend stands below and names up to 24 classes; with more, colours repeat and there is none.
+    """
+    points, labels = np.asarray(points, np.float64), np.asarray(labels)
+    if points.ndim != 2 or points.shape[1] != 2 or labels.shape != points.shape[:1]:
+        raise ValueError(f"t-SNE needs points [N, 2] and labels [N], got {points.shape} and {labels.shape}")
+    present = sorted({int(label) for label in labels})
+    names = class_names(present, classes)
+    named = len(present) <= len(CLASS_COLOURS) * len(CLASS_MARKERS)
+    rows = -(-len(present) // 3) if named and present != [-1] else 0
+    figure, (axes,) = chart(1, 4.4 + 0.2 * rows)
+    handles = []
+    for number in present:
+        colour = GREY if number < 0 else CLASS_COLOURS[number % len(CLASS_COLOURS)]
+        marker = CLASS_MARKERS[number // len(CLASS_COLOURS) % len(CLASS_MARKERS)]
+        here = points[labels == number]
+        axes.scatter(here[:, 0], here[:, 1], s=13, color=colour, marker=marker, alpha=0.85, linewidths=0)
+        handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", ms=5.5))
+    axes.grid(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if rows:
+        look = {"frameon": False, "fontsize": 8.5, "labelcolor": INK, "handletextpad": 0.2, "columnspacing": 1.0}
+        texts = [names[number] for number in present]
+        box = figure.legend(handles, texts, loc="outside lower center", ncols=3, **look)
+        for words in box.get_texts():
+            words.set_parse_math(False)
+    return save(figure, folder / "tsne.png")

@@ -1,0 +1,156 @@
+"""What was trained on what, and how it was measured, as plain words taken from config.json and results.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gssl_jax.report.reading import RunFiles, at, flatten, is_number
+from gssl_jax.report.words import Row
+
+INTERVALS = {
+    "t-draws": "Student's t over the draws of the labelled images",
+    "bootstrap-test": "bootstrap over the test images",
+}
+SPLITS = {"train": "labelled images", "test": "test images"}
+FEATURES = {
+    "feat": "the class token after the last norm (or the average of the map)",
+    "cls_prenorm": "the class token of the last block before the final norm",
+    "patch_mean": "the mean of the patch tokens",
+    "last4_cls": "the class tokens of the last four blocks, joined",
+    "pixels": "the pixels themselves, joined to one vector",
+}
+
+
+def text_of(value: Any) -> str:
+    """A value of a configuration as somebody would write it: lists by comma, numbers short, None as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format(value, ".6g")
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, list | tuple) and len(value) > 6 and all(map(is_number, value)):
+        return f"{len(value)} values from {text_of(min(value))} to {text_of(max(value))}"
+    if isinstance(value, list | tuple):
+        return ", ".join(text_of(one) for one in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def leaves_of(tree: Any) -> str:
+    """The leaves of a group in one line: "depth 4 · heads 3 · patch 4"."""
+    leaves = flatten(tree) if isinstance(tree, Mapping) else {}
+    return " \u00b7 ".join(f"{name.replace('_', ' ')} {text_of(value)}" for name, value in leaves.items())
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 222 -> "3 min 42 s"."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def summary(run: RunFiles) -> str:
+    """One sentence: what was trained, on what, for how long, where."""
+    method, source = at(run.config, "method.name"), _source(run.config)
+    parts = [f"{method} pretraining" if method else "Pretraining"]
+    if source and ", " in source and ";" not in source:
+        source = source.replace(", ", " (", 1) + ")"
+    parts += [f"on {source}"] if source else []
+    steps, seconds, rate = (at(run.results, f"run.{name}") for name in ("steps", "seconds", "images_per_second"))
+    parts += [f"for {steps:,} steps"] if is_number(steps) else []
+    parts += [f"in {duration(seconds)}"] if is_number(seconds) else []
+    device = at(run.results, "run.device")
+    parts += [f"on {device}"] if device else []
+    sentence = " ".join(parts) + (f" ({rate:,.0f} images a second)" if is_number(rate) else "") + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def facts(run: RunFiles) -> list[tuple[str, str]]:
+    """Pairs of term and description for what was trained on what; what the files do not say is left out."""
+    c, recipe = run.config, at(run.results, "run.config")
+    parameters, seed = at(run.results, "run.parameters"), at(run.results, "run.seed")
+    size, channels = at(c, "data.image_size"), at(c, "data.channels")
+    views = at(c, "method.views")
+    pairs = [
+        ("Recipe", recipe if isinstance(recipe, str) else None),
+        ("Training images", _source(c)),
+        ("Evaluation images", _evaluation(run)),
+        ("Image size", f"{size} x {size} pixels, {_channels(channels)}" if size and channels else None),
+        ("Backbone", leaves_of(at(c, "backbone"))),
+        ("Parameters", f"{parameters:,}" if is_number(parameters) else None),
+        ("Method", at(c, "method.name")),
+        ("Views", ", ".join(f"{n} {kind}" for kind, n in views.items()) if isinstance(views, Mapping) else None),
+        ("Collapse control", leaves_of(at(c, "method.collapse"))),
+        ("Prototypes", leaves_of(at(c, "method.prototypes"))),
+        ("Corruption", leaves_of(at(c, "method.corruption"))),
+        ("Stages", text_of(at(c, "stages")) if at(c, "stages") else None),
+        ("Batch size", text_of(at(c, "optim.batch_size")) if at(c, "optim.batch_size") else None),
+        ("Seed", text_of(seed) if seed is not None else None),
+    ]
+    return [(term, str(words)) for term, words in pairs if words]
+
+
+def _source(config: Mapping[str, Any]) -> str:
+    """Every training stream in words: "photos, split pretrain, 4,096 images"."""
+    streams = at(config, "data.streams")
+    named = []
+    for name, stream in streams.items() if isinstance(streams, Mapping) else ():
+        words = [text_of(at(stream, "source")), text_of(at(stream, "path") or None), f"split {at(stream, 'split')}"]
+        size = at(stream, "size")
+        words += [f"{size:,} images"] if is_number(size) and size else []
+        line = ", ".join(word for word in words if word not in ("-", "split None"))
+        named.append(line if len(streams) == 1 else f"{name}: {line}")
+    return "; ".join(named)
+
+
+def _evaluation(run: RunFiles) -> str:
+    """Where the labelled images and the test images came from; empty where nothing was scored."""
+    data, entries = at(run.config, "evals.data"), at(run.results, "eval")
+    if not isinstance(data, Mapping) or not isinstance(entries, Mapping) or not any(entries.values()):
+        return ""
+    place = ", ".join(str(data[key]) for key in ("source", "path") if at(data, key))
+    classes = at(run.results, "run.data.eval_test.classes")
+    splits = [
+        f"{role} from {data[split]}{_images(run, f'eval_{split}')}" for split, role in SPLITS.items() if split in data
+    ]
+    return ", ".join(filter(None, (place, *splits, f"{classes:,} classes" if is_number(classes) else "")))
+
+
+def _images(run: RunFiles, part: str) -> str:
+    """ " (1,140 images)" where results.json counts them."""
+    number = at(run.results, f"run.data.{part}.images")
+    return f" ({number:,} images)" if is_number(number) else ""
+
+
+def _channels(number: Any) -> str:
+    return {1: "grey", 3: "colour"}.get(number, f"{number} channels")
+
+
+def protocol_of(row: Row) -> str:
+    """Protocol, interval and n of one row, in words (of the trained backbone where it was measured)."""
+    one = row.trained or row.untrained or row.pixels
+    assert one is not None  # comparison_table leaves out rows without a score
+    protocol = one.protocol
+    if isinstance(protocol, Mapping):
+        protocol = ", ".join(f"{name.replace('_', ' ')} {_short(text_of(value))}" for name, value in protocol.items())
+    interval = INTERVALS[one.interval] if one.interval in INTERVALS else str(one.interval or "not stored")
+    n = "" if one.n is None else f", n = {one.n:,}"
+    return f"{protocol or 'protocol not stored'}. 95 % interval: {interval}{n}."
+
+
+def _short(words: str) -> str:
+    """A digest by its first twelve digits; results.json has it whole."""
+    return words[:12] if re.fullmatch(r"[0-9a-f]{16,}", words) else words
+
+
+def feature_notes(rows: list[Row]) -> list[tuple[str, str]]:
+    """Name and meaning of every known feature that the protocols of `rows` mention."""
+    said = " ".join(protocol_of(row) for row in rows)
+    return [(name, words) for name, words in FEATURES.items() if name in re.findall(r"\w+", said)]

@@ -1,0 +1,130 @@
+"""The picture sheets of the report: reconstructions, patch clusters, attention, nearest neighbours."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+
+from gssl_jax.report.sheet import Sheet, cell_side, displayable
+from gssl_jax.report.style import BLUE, CLASS_COLOURS, VERMILLION, class_names, shorten
+
+MOST_PICTURES = 8
+MOST_ATTENDED = 4
+MOST_QUERIES = 6
+MOST_NEIGHBOURS = 5
+MOST_HEADS = 4
+GOLDEN_ANGLE = 0.381966
+
+
+def draw_reconstruction(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Input, corrupted and reconstructed [n, S, S, C] beside each other, two samples a row."""
+    kinds = ("input", "corrupted", "reconstructed")
+    sets = [displayable(pictures[kind])[:MOST_PICTURES] for kind in kinds]
+    if len({images.shape for images in sets}) != 1:
+        raise ValueError(f"{', '.join(kinds)} differ in shape: {', '.join(str(x.shape) for x in sets)}")
+    number = len(sets[0])
+    sheet = Sheet(-(-number // 2), 3 * min(2, number), cell_side(sets[0].shape[1]), group=3, top=1)
+    for place in range(number):
+        for k, images in enumerate(sets):
+            sheet.put(place // 2, place % 2 * 3 + k, images[place])
+    for column in range(3 * min(2, number)):
+        sheet.heading(column, ("input", "corrupted", "rebuilt")[column % 3])
+    return sheet.save(folder / "reconstruction.png")
+
+
+def cluster_colours(maps: np.ndarray) -> dict[int, tuple[float, float, float]]:
+    """A colour for each cluster in `maps`: the eight most frequent get the colours that stay apart best, the rest
+    hues at the golden angle in three degrees of lightness."""
+    found, counts = np.unique(maps, return_counts=True)
+    order = found[np.argsort(-counts, kind="stable")]
+    colours = {}
+    for rank, cluster in enumerate(order):
+        if rank < len(CLASS_COLOURS):
+            colours[int(cluster)] = to_rgb(CLASS_COLOURS[rank])
+        else:
+            hue = rank * GOLDEN_ANGLE % 1.0
+            colours[int(cluster)] = colorsys.hls_to_rgb(hue, (0.35, 0.55, 0.75)[rank % 3], 0.45)
+    return colours
+
+
+def draw_clusters(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Pictures [n, S, S, C] and beside each its patches [h, w] in the colour of their cluster, three pairs a row."""
+    images = displayable(pictures["images"])[:MOST_PICTURES]
+    maps = np.asarray(pictures["maps"])[:MOST_PICTURES]
+    if maps.ndim != 3 or len(maps) != len(images):
+        raise ValueError(f"cluster maps need the form [{len(images)}, h, w], got {maps.shape}")
+    colours = cluster_colours(maps)
+    pairs = min(3, len(images))
+    whole = len(images) if len(images) < pairs else len(images) // pairs * pairs  # full rows only
+    sheet = Sheet(-(-whole // pairs), 2 * pairs, cell_side(images.shape[1]), group=2, top=1)
+    for place in range(whole):
+        row, column = place // pairs, place % pairs * 2
+        sheet.put(row, column, images[place])
+        painted = np.asarray([[colours[int(p)] for p in line] for line in maps[place]])
+        sheet.put(row, column + 1, painted)
+    for column in range(2 * pairs):
+        sheet.heading(column, ("image", "clusters")[column % 2])
+    return sheet.save(folder / "clusters.png")
+
+
+def draw_attention(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Pictures [n, S, S, C], the mean attention of their class token and single heads; maps [n, heads, h, w] >= 0."""
+    images = displayable(pictures["images"])[:MOST_ATTENDED]
+    maps = np.asarray(pictures["maps"], np.float64)[:MOST_ATTENDED]
+    if maps.ndim != 4 or len(maps) != len(images):
+        raise ValueError(f"attention maps need the form [{len(images)}, heads, h, w], got {maps.shape}")
+    heads = min(MOST_HEADS, maps.shape[1])
+    sheet = Sheet(len(images), 2 + heads, cell_side(images.shape[1]), top=1)
+    for row, (image, attention) in enumerate(zip(images, maps, strict=True)):
+        sheet.put(row, 0, image)
+        for column, one in enumerate((attention.mean(axis=0), *attention[:heads])):
+            sheet.put(row, 1 + column, _heat(one))
+    for column, words in enumerate(("image", "mean", *(f"head {h + 1}" for h in range(heads)))):
+        sheet.heading(column, words)
+    return sheet.save(folder / "attention.png")
+
+
+def _heat(attention: np.ndarray) -> np.ndarray:
+    """A map [h, w] stretched from its least to its largest value, in a perceptually even scale from dark to bright."""
+    attention = np.nan_to_num(attention)
+    spread = attention.max() - attention.min()
+    return colormaps["magma"]((attention - attention.min()) / (spread if spread > 0 else 1.0))[..., :3]
+
+
+def draw_neighbours(pictures: Mapping[str, np.ndarray], classes: tuple[str, ...], folder: Path) -> Path:
+    """Queries [n, S, S, C] with their nearest training images [n, k, S, S, C], the nearest first.
+
+    A neighbour of the query's class has a solid blue frame; one of another class a dashed orange frame and its name.
+    Labels `query_labels` [n] and `neighbour_labels` [n, k] are -1 where unknown: then there is no frame.
+    """
+    queries = displayable(pictures["queries"])[:MOST_QUERIES]
+    neighbours = displayable(pictures["neighbours"])[:MOST_QUERIES, :MOST_NEIGHBOURS]
+    if neighbours.ndim != 5 or len(neighbours) != len(queries):
+        raise ValueError(f"neighbours need the form [{len(queries)}, k, S, S, C], got {neighbours.shape}")
+    k = neighbours.shape[1]
+    unknown = "query_labels" not in pictures or "neighbour_labels" not in pictures
+    asked = np.full(len(queries), -1) if unknown else np.asarray(pictures["query_labels"])[: len(queries)]
+    given = np.full((len(queries), k), -1) if unknown else np.asarray(pictures["neighbour_labels"])[: len(queries), :k]
+    names = class_names(sorted({int(x) for x in (*asked, *given.ravel())}), classes, longest=9)
+    labelled = bool((asked >= 0).any())
+    sheet = Sheet(len(queries), 1 + k, cell_side(queries.shape[1]), top=1, below=int(labelled))
+    sheet.heading(0, "query")
+    sheet.heading(1, "nearest")
+    for row, query in enumerate(queries):
+        sheet.put(row, 0, query)
+        if asked[row] >= 0:
+            sheet.below(row, 0, names[int(asked[row])])
+        for place in range(k):
+            sheet.put(row, 1 + place, neighbours[row, place])
+            if asked[row] < 0 or given[row, place] < 0:
+                continue
+            right = asked[row] == given[row, place]
+            sheet.frame(row, 1 + place, BLUE if right else VERMILLION, dashed=not right)
+            if not right:
+                sheet.below(row, 1 + place, f"\u2717 {shorten(names[int(given[row, place])], 7)}")
+    return sheet.save(folder / "neighbours.png")

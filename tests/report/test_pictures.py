@@ -1,0 +1,88 @@
+"""Picture sheets: valid PNGs of plausible size whose cells hold the pictures they were given."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gssl_jax.report import pictures
+from gssl_jax.report.sheet import Sheet, cell_side, displayable
+
+
+def opened(path):
+    with Image.open(path) as image:
+        image.load()
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_every_sheet_is_a_plausible_png(tmp_path, make_pictures, channels):
+    given = make_pictures(channels)
+    drawn = [
+        pictures.draw_reconstruction(given["reconstruction"], tmp_path),
+        pictures.draw_clusters(given["clusters"], tmp_path),
+        pictures.draw_attention(given["attention"], tmp_path),
+        pictures.draw_neighbours(given["neighbours"], ("<b>", "$^$", "\u732b"), tmp_path),
+    ]
+    for path in drawn:
+        image = opened(path)
+        assert image.ndim == 3 and image.shape[2] == 4
+        assert 900 < image.shape[1] < 1400 and 200 < image.shape[0] < 1600
+        assert 2_000 < path.stat().st_size < 600_000
+        assert image[..., :3].std() > 20
+
+
+def test_displayable_repeats_grey_and_takes_the_first_of_many_channels():
+    grey = displayable(np.full((2, 4, 4, 1), 0.25))
+    assert grey.shape == (2, 4, 4, 3) and np.all(grey == 0.25)
+    many = np.stack([np.full((4, 4), v) for v in (0.1, 0.2, 0.3, 0.9, 0.9)], axis=-1)
+    np.testing.assert_allclose(displayable(many)[0, 0], [0.1, 0.2, 0.3], rtol=1e-6)
+    two = np.stack([np.full((4, 4), v) for v in (0.1, 0.9)], axis=-1)
+    np.testing.assert_allclose(displayable(two)[0, 0], [0.1, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_array_equal(displayable(np.array([[[np.nan], [2.0], [-1.0]]]))[0, :, 0], [0.0, 1.0, 0.0])
+
+
+def test_cells_enlarge_small_pictures_by_whole_pixels():
+    assert [cell_side(size) for size in (8, 28, 32, 96, 128, 160, 224)] == [192, 168, 192, 192, 128, 160, 160]
+
+
+def test_a_sheet_shows_each_pixel_where_it_belongs(tmp_path):
+    sheet = Sheet(2, 6, 96)
+    picture = np.zeros((2, 2, 3))
+    picture[0, 1] = [1.0, 0.0, 0.0]  # top right
+    sheet.put(1, 2, picture)
+    image = opened(sheet.save(tmp_path / "sheet.png"))
+    assert image.shape == (sheet.height, sheet.width, 4)
+    left, top = sheet.lefts[2], sheet.tops[1]
+    np.testing.assert_array_equal(image[top + 24, left + 72], [255, 0, 0, 255])
+    np.testing.assert_array_equal(image[top + 72, left + 72], [0, 0, 0, 255])
+    assert image[top - 6, left + 48, 3] == 0  # the gap between rows is transparent
+
+
+def test_frequent_clusters_have_the_clearest_colours_and_all_differ():
+    maps = np.repeat(np.arange(30), np.arange(30, 0, -1))[None, None]
+    colours = pictures.cluster_colours(maps)
+    assert len(set(colours.values())) == 30
+    assert colours[0] == pytest.approx((0, 0x72 / 255, 0xB2 / 255))  # Okabe and Ito's blue
+
+
+def test_right_and_wrong_neighbours_differ_by_more_than_colour(tmp_path, make_pictures):
+    """A wrong one has white in its frame: the share of white pixels on the edge tells it without hue."""
+    given = make_pictures(number=1)["neighbours"] | {"query_labels": np.array([0]),
+                                                     "neighbour_labels": np.array([[0, 1, 0, 0, 0]])}  # fmt: skip
+    image = opened(pictures.draw_neighbours(given, ("a", "b", "c"), tmp_path))
+    side = cell_side(16)
+    line = round(0.27 * side) + 6 + 3  # below the heading and half a gap, inside the frame
+    cells = [image[line, k * (side + 12) : k * (side + 12) + side, :3] for k in (1, 2)]
+    white = [float((cell.min(axis=1) > 220).mean()) for cell in cells]
+    assert white[0] == 0.0 and white[1] > 0.2
+
+
+def test_wrong_forms_are_refused_by_name(tmp_path, make_pictures):
+    given = make_pictures()
+    with pytest.raises(ValueError, match="cluster maps need the form"):
+        pictures.draw_clusters(given["clusters"] | {"maps": np.zeros((4, 4))}, tmp_path)
+    with pytest.raises(ValueError, match="attention maps need the form"):
+        pictures.draw_attention(given["attention"] | {"maps": np.zeros((2, 4, 4))}, tmp_path)
+    with pytest.raises(ValueError, match="differ in shape"):
+        wrong = {"corrupted": np.zeros((4, 8, 8, 1))}
+        pictures.draw_reconstruction(given["reconstruction"] | wrong, tmp_path)
