@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from gssl_jax.evals import logistic
-from gssl_jax.evals.preprocess import one_blas_thread, standardise
+from gssl_jax.evals.preprocess import single_threaded, standardise
 
 VALIDATION = 0.2
 LOGITS_BYTES = 2**31
@@ -45,8 +45,8 @@ def linear(
     training set, the strongest of equals; the final fit sees the whole training set.
     """
     held_out = validation_part(train_labels, VALIDATION, seed)
-    grid = np.sort(np.asarray(l2_grid, np.float32))[::-1]
-    with one_blas_thread():
+    grid = sorted(map(float, l2_grid), reverse=True)
+    with single_threaded():
         known, wanted = jax.block_until_ready(_prepare(jnp.asarray(train), jnp.asarray(test)))
     # Where the logits of the whole grid fit, its strengths are solved side by side; else one after the other.
     together = len(grid) if 4 * len(train) * classes * len(grid) <= LOGITS_BYTES else 1
@@ -59,11 +59,13 @@ def linear(
     best = grid[0]
     if len(grid) > 1 and held_out.any():
         kept = np.broadcast_to(~held_out, (len(grid), len(train))).astype(np.float32)
-        guesses = np.concatenate([np.asarray(_classes(fit, known)) for fit in solve(grid, kept)])[: len(grid)]
-        best = grid[(guesses[:, held_out] == train_labels[held_out]).mean(1).argmax()]
-    final = solve(best[None], np.ones((1, len(train)), np.float32))[0]
+        guesses = np.concatenate(
+            [np.asarray(_classes(fit, known)) for fit in solve(np.asarray(grid, np.float32), kept)]
+        )[: len(grid)]
+        best = grid[int((guesses[:, held_out] == train_labels[held_out]).mean(1).argmax())]
+    final = solve(np.asarray([best], np.float32), np.ones((1, len(train)), np.float32))[0]
     correct = np.asarray(_classes(final, wanted))[0] == test_labels
-    return Linear(correct, float(best), bool(final.converged[0]), int(final.iterations[0]))
+    return Linear(correct, best, bool(final.converged[0]), int(final.iterations[0]))
 
 
 def validation_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from jax import Array
 
 from gssl_jax.data.subsets import k_shot
 from gssl_jax.evals import logistic
-from gssl_jax.evals.preprocess import centre_and_normalise, one_blas_thread
+from gssl_jax.evals.preprocess import centre_and_normalise, single_threaded
 
 MAX_ITERATIONS = 300
 TOLERANCE = 1e-4
@@ -64,7 +64,7 @@ def low_shot(
     room = ((0, 0), (0, max(0, pad_to * len(classes) - count)))
     real = jnp.asarray(np.pad(np.ones(index.shape, np.float32), room))
     labels = jnp.asarray(np.pad(train_labels[index], room), jnp.int32)
-    with one_blas_thread():
+    with single_threaded():
         prepared = _prepare(jnp.asarray(train), np.pad(index, room), real)
         reduced, basis, mean = jax.block_until_ready(prepared)
 

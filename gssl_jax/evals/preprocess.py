@@ -29,9 +29,10 @@ def unit(features: Array) -> Array:
     return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
-    """Within it, LAPACK on the CPU runs on one thread: no slower at these sizes, where threads wait for each other.
+def single_threaded() -> AbstractContextManager[object]:
+    """Within it, LAPACK on the CPU and scikit-learn run on one thread: at these sizes more wait for each other.
 
-    Measured on 2 busy cores: `eigh` of 1,024 x 1,024 takes 0.2 s on one thread, 0.5-1.2 s on two.
+    Measured on 2 busy cores: `eigh` of 1,024 x 1,024 takes 0.2 s on one thread and 0.5-1.2 s on two, twenty small
+    QR decompositions 0.04 s and 9-14 s. JAX's own threads are not touched.
     """
-    return threadpool_limits(limits=1, user_api="blas")
+    return threadpool_limits(limits=1)

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from gssl_jax.evals.preprocess import one_blas_thread
+from gssl_jax.evals.preprocess import single_threaded
 
 LEAST = 5
 
@@ -24,7 +24,7 @@ def t_sne(features: np.ndarray, *, points: int, seed: int) -> tuple[np.ndarray, 
     chosen /= np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
     if len(rows) < LEAST or np.ptp(chosen, axis=0).max() < 1e-7:
         return np.zeros(0, np.int64), np.zeros((0, 2), np.float32)
-    with one_blas_thread():
+    with single_threaded():
         size = min(50, *chosen.shape)
         reduced = PCA(size, svd_solver="full").fit_transform(chosen)
         perplexity, start = min(30.0, (len(rows) - 1) / 3), "pca" if size > 1 else "random"

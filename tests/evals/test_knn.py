@@ -1,0 +1,55 @@
+"""k-NN against brute force in numpy and against scikit-learn; tiles must not matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from gssl_jax.errors import UserError
+from gssl_jax.evals.knn import knn_scores
+
+RNG = np.random.default_rng(0)
+TRAIN, TEST = RNG.normal(size=(60, 8)).astype(np.float32), RNG.normal(size=(23, 8)).astype(np.float32)
+LABELS = RNG.integers(0, 4, 60)
+
+
+def test_equals_brute_force():
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    similarity = unit(TEST.astype(np.float64)) @ unit(TRAIN.astype(np.float64)).T
+    expected = np.zeros((23, 4))
+    for row in range(23):
+        for near in np.argsort(-similarity[row])[:7]:
+            expected[row, LABELS[near]] += np.exp(similarity[row, near] / 0.07)
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(knn_scores(TRAIN, LABELS, TEST, k=7, temperature=0.07, classes=4), expected, atol=1e-5)
+
+
+def test_equals_scikit_learn():
+    # scikit-learn's cosine distance is 1 - similarity.
+    model = KNeighborsClassifier(5, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.1), algorithm="brute")
+    expected = model.fit(TRAIN, LABELS).predict_proba(TEST)
+    np.testing.assert_allclose(knn_scores(TRAIN, LABELS, TEST, k=5, temperature=0.1, classes=4), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tiles", [(7, 5), (60, 4), (64, 1024), (1, 23)])
+def test_tiles_do_not_matter(tiles):
+    train = np.concatenate([TRAIN, TRAIN[:20]])  # duplicates with other labels: ties
+    labels = np.concatenate([LABELS, (LABELS[:20] + 1) % 4])
+    options = {"k": 6, "temperature": 0.07, "classes": 4}
+    whole = knn_scores(train, labels, TEST, **options)
+    tiled = knn_scores(train, labels, TEST, train_tile=tiles[0], test_tile=tiles[1], **options)
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+
+
+def test_scale_does_not_matter_and_small_temperature_does_not_overflow():
+    scores = knn_scores(1000 * TRAIN, LABELS, TEST / 1000, k=3, temperature=0.001, classes=4)
+    nearest = knn_scores(TRAIN, LABELS, TEST, k=1, temperature=1.0, classes=4)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(np.argmax(scores, 1), np.argmax(nearest, 1))
+
+
+@pytest.mark.parametrize("k", [0, 61])
+def test_k_out_of_range_names_the_numbers(k):
+    with pytest.raises(UserError, match=rf"evals.knn.k is {k} but there are 60 training images"):
+        knn_scores(TRAIN, LABELS, TEST, k=k, temperature=0.07, classes=4)

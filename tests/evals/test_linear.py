@@ -1,0 +1,57 @@
+"""The linear protocol against the same steps taken with scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from gssl_jax.evals import linear as module
+from gssl_jax.evals.linear import linear, validation_part
+
+GRID = (1e-4, 1e-2, 1.0)
+
+
+def problem():
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(3, 10))
+    sets = []
+    for count in (90, 60):
+        labels = np.arange(count) % 3
+        sets += [(centres[labels] + 2 * rng.normal(size=(count, 10)) + 5).astype(np.float32), labels]
+    return sets
+
+
+def by_scikit_learn(train, train_labels, test):
+    scaler = StandardScaler().fit(train)
+    held_out = validation_part(train_labels, 0.2, seed=0)
+
+    def model(l2, kept):
+        return LogisticRegression(C=1 / (l2 * kept.sum()), tol=1e-10, max_iter=10_000).fit(
+            scaler.transform(train)[kept], train_labels[kept]
+        )
+
+    scores = [model(l2, ~held_out).score(scaler.transform(train)[held_out], train_labels[held_out]) for l2 in GRID]
+    best = max(zip(scores, GRID, strict=True))[1]
+    return best, model(best, np.ones(90, bool)).predict(scaler.transform(test))
+
+
+@pytest.mark.parametrize("limit", [2**31, 0], ids=["grid at once", "one by one"])
+def test_equals_scikit_learn(limit, monkeypatch):
+    monkeypatch.setattr(module, "LOGITS_BYTES", limit)
+    train, train_labels, test, test_labels = problem()
+    result = linear(
+        train, train_labels, test, test_labels, classes=3, l2_grid=GRID, max_iterations=300, tolerance=1e-5, seed=0
+    )
+    best, predicted = by_scikit_learn(train, train_labels, test)
+    assert result.l2 == best and result.converged
+    np.testing.assert_array_equal(result.correct, predicted == test_labels)
+
+
+def test_validation_part_is_stratified_and_leaves_every_class_an_image():
+    labels = np.array([0] * 50 + [1] * 10 + [2])
+    chosen = validation_part(labels, 0.2, seed=1)
+    assert [chosen[labels == c].sum() for c in range(3)] == [10, 2, 0]
+    assert (chosen == validation_part(labels, 0.2, seed=1)).all()
+    assert (chosen != validation_part(labels, 0.2, seed=2)).any()

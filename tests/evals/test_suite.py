@@ -1,0 +1,116 @@
+"""All evaluators together: names, numbers and what is written beside them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from gssl_jax.errors import UserError
+from gssl_jax.evals.suite import check, evaluate
+
+NAMES = ("ant", "bee", "cat")
+
+
+def settings():
+    return ConfigDict(
+        {
+            "knn": {"k": 5, "temperature": 0.07, "feature": "feat"},
+            "linear": {"feature": "feat", "l2_grid": (1e-3, 1e-1), "max_iterations": 200, "tolerance": 1e-4},
+            "lowshot": {
+                "shots": (1, 5),
+                "draws": 10,
+                "feature": "cls_prenorm",
+                "l2": 0.075,
+                "kfold_from": 5,
+                "folds": 5,
+                "l2_grid": (0.01, 1.0),
+                "msn_transductive": False,
+            },
+            "bootstrap": {"resamples": 200},
+        }
+    )
+
+
+def features(spread: float = 0.3, unlabelled: int = 0):
+    rng = np.random.default_rng(0)
+    labels = [np.arange(count) % 3 for count in (45, 30)]
+    made = []
+    for label in labels:
+        values = (np.eye(3, 8)[label] + spread * rng.normal(size=(len(label), 8))).astype(np.float32)
+        label = np.where(np.arange(len(label)) < unlabelled, -1, label).astype(np.int32)
+        made.append({"feat": values, "cls_prenorm": 2 * values, "label": label})
+    return made
+
+
+def test_entries():
+    train, test = features()
+    entries = evaluate(train, test, settings(), 0, NAMES)
+    assert list(entries) == ["knn/top1", "linear/top1", "lowshot_1/top1", "lowshot_5/top1"]
+    assert json.loads(json.dumps(entries)) == entries
+    for name, entry in entries.items():
+        assert set(entry) == {"value", "low", "high", "n", "protocol", "interval"}
+        assert entry["low"] <= entry["value"] <= entry["high"] and entry["value"] > 0.6
+        few = name.startswith("lowshot")
+        assert entry["interval"] == ("t-draws" if few else "bootstrap-test")
+        assert entry["n"] == (10 if few else 30)
+        assert entry["protocol"]["feature"] == ("cls_prenorm" if few else "feat")
+    assert entries["knn/top1"]["protocol"]["k"] == 5
+    assert entries["linear/top1"]["protocol"]["l2"] in (1e-3, 1e-1)
+    assert entries["lowshot_1/top1"]["protocol"]["lambda"] == 0.075
+    assert len(entries["lowshot_5/top1"]["protocol"]["chosen"]) == 10
+    assert entries == evaluate(train, test, settings(), 0, NAMES)
+
+
+def test_the_feature_override_serves_the_pixel_control():
+    train, test = ({"pixels": part["feat"], "label": part["label"]} for part in features())
+    entries = evaluate(train, test, settings(), 0, NAMES, feature="pixels")
+    assert {entry["protocol"]["feature"] for entry in entries.values()} == {"pixels"}
+    with pytest.raises(UserError, match="unknown feature 'feat'.*known: pixels"):
+        evaluate(train, test, settings(), 0, NAMES)
+
+
+def test_unlabelled_images_are_left_out():
+    train, test = features(unlabelled=9)
+    quick = settings()
+    quick.lowshot.shots = ()
+    entries = evaluate(train, test, quick, 0, NAMES)
+    assert list(entries) == ["knn/top1", "linear/top1"]
+    assert entries["knn/top1"]["n"] == 21 and entries["knn/top1"]["protocol"]["train_images"] == 36
+    nothing = [{**part, "label": np.full_like(part["label"], -1)} for part in (train, test)]
+    assert evaluate(*nothing, settings(), 0, NAMES) == {}
+    assert evaluate(train, test, settings(), 0, ()) == {}
+
+
+def test_features_that_are_not_finite_have_no_value():
+    train, test = features()
+    train["feat"][3, 2] = np.nan
+    entries = evaluate(train, test, settings(), 0, NAMES)
+    for name in ("knn/top1", "linear/top1"):
+        assert entries[name]["value"] is None and entries[name]["interval"] is None
+        assert entries[name]["protocol"]["problem"] == "features are not finite"
+    assert entries["lowshot_1/top1"]["value"] > 0.6  # of another feature
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"knn": {"k": 46}}, r"evals.knn.k is 46 but there are 45 labelled training images"),
+        (
+            {"lowshot": {"shots": (1, 16)}},
+            r"'ant' has 15 training images but evals.lowshot.shots asks for 16 per class",
+        ),
+        ({"lowshot": {"kfold_from": 1}}, r"evals.lowshot.kfold_from is 1"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(change, message):
+    wanted = settings()
+    wanted.update(change)
+    train, test = features()
+    for call in (lambda: check(train["label"], wanted, NAMES), lambda: evaluate(train, test, wanted, 0, NAMES)):
+        with pytest.raises(UserError, match=message):
+            call()
+    check(np.full(5, -1), wanted, NAMES)
+    check(train["label"], wanted, ())
