@@ -36,11 +36,11 @@ LOWSHOT = (
 CURVES = {
     "loss": "Loss by term, faint as logged and bold smoothed. Each should fall, then level out.",
     "evaluation": "Accuracy while training. Still rising at the end: train longer. Level lines are the controls.",
-    "entropy": "How decided the targets are. Shaded: the alarm zones. One target should be below the mean target, "
-    "and the mean target near 1.",
+    "entropy": "How decided the targets are: one target should be well below 1, the mean target near 1. A band has the "
+    "colour of the line that must stay out of it.",
     "prototypes": "How many prototypes are somebody's first choice, and how often student and teacher choose alike.",
     "features": "Spread of the features. A fall towards zero, or a rank towards 1, is a collapse.",
-    "schedule": "What the schedule asked for at each step.",
+    "schedule": "What the schedule asked for, how steep the loss was, and how fast it went.",
 }
 HEALTH = "Read from the last steps of the training, without any label."
 PICTURES = {
@@ -63,7 +63,7 @@ ALT = {
     "entropy": "Entropy of the targets over training steps",
     "prototypes": "Share of prototypes in use and agreement of teacher and student over training steps",
     "features": "Standard deviation and effective rank of the features over training steps",
-    "schedule": "Learning rate and teacher momentum over training steps",
+    "schedule": "Learning rate, teacher momentum, gradient norm and speed over training steps",
     "reconstruction": "Input images, what the student saw, and what it rebuilt",
     "clusters": "Images beside their patches coloured by cluster",
     "attention": "Images beside attention maps of the class token",

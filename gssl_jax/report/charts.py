@@ -19,12 +19,12 @@ from gssl_jax.report.style import (
     GREY,
     INK,
     TERMS,
-    VERMILLION,
     Line,
     chart,
     class_names,
     legend,
     save,
+    start_at_zero,
     title,
 )
 from gssl_jax.report.words import Row, Score, label
@@ -93,6 +93,7 @@ def _finish(axes: Sequence[Axes], metrics: Metrics) -> None:
     starts = metrics.stages
     for one in axes:
         one.margins(x=0.01)
+        one.ticklabel_format(axis="y", useOffset=False)
         one.yaxis.set_major_locator(MaxNLocator((6, 4, 3)[min(len(axes), 3) - 1], steps=[1, 2, 2.5, 5, 10]))
         for start in list(starts.values())[1:]:
             one.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
@@ -105,8 +106,10 @@ def _finish(axes: Sequence[Axes], metrics: Metrics) -> None:
     axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
 
 
-def _stack(metrics: Metrics, names: dict[str, str], path: Path, smooth: bool = False) -> Path | None:
-    """A panel for each key that was logged, above each other."""
+def _stack(
+    metrics: Metrics, names: dict[str, str], path: Path, smooth: bool = False, from_zero: bool = False
+) -> Path | None:
+    """A panel for each key that was logged, above each other; `from_zero` where zero has a meaning of its own."""
     found = {key: words for key, words in names.items() if len(metrics.series(key).steps)}
     if not found:
         return None
@@ -114,6 +117,8 @@ def _stack(metrics: Metrics, names: dict[str, str], path: Path, smooth: bool = F
     for one, (key, words) in zip(axes, found.items(), strict=True):
         _plot(one, metrics, key, smooth=smooth)
         title(one, words)
+        if from_zero:
+            start_at_zero(one)
     _finish(axes, metrics)
     return save(figure, path)
 
@@ -128,23 +133,29 @@ def _loss(metrics: Metrics, path: Path) -> Path | None:
 
 def _features(metrics: Metrics, path: Path) -> Path | None:
     names = {"health/feature_std": "standard deviation of the features", "health/rankme": "effective rank (RankMe)"}
-    return _stack(metrics, names, path)
+    return _stack(metrics, names, path, from_zero=True)
 
 
 def _schedule(metrics: Metrics, path: Path) -> Path | None:
-    return _stack(metrics, {"train/learning_rate": "learning rate", "train/momentum": "momentum of the teacher"}, path)
+    names = {
+        "train/learning_rate": "learning rate",
+        "train/momentum": "momentum of the teacher",
+        "train/gradient_norm": "gradient norm",
+        "train/images_per_second": "images a second",
+    }
+    return _stack(metrics, names, path, smooth=True)
 
 
 def _entropy(metrics: Metrics, path: Path) -> Path | None:
-    """Entropy of one target and of the mean target, as shares of ln K, with the two alarm zones shaded."""
+    """Entropy of one target and of the mean target, as shares of ln K, each with its alarm zone in its colour."""
     keys = {"target_entropy": "of one target", "mean_target_entropy": "of the mean target"}
     levels = [level for level in LEVELS if any(len(metrics.series(f"health/{k}_{level}").steps) for k in keys)]
     if not levels:
         return None
     figure, axes = chart(len(levels), 0.75 + 1.6 * len(levels))
     for one, level in zip(axes, levels, strict=True):
-        one.axhspan(0.0, ONE_PROTOTYPE, color=VERMILLION, alpha=0.12, linewidth=0)
-        one.axhspan(UNIFORM, 1.02, color=VERMILLION, alpha=0.12, linewidth=0)
+        one.axhspan(UNIFORM, 1.02, color=TERMS[0].colour, alpha=0.2, linewidth=0)
+        one.axhspan(0.0, ONE_PROTOTYPE, color=TERMS[1].colour, alpha=0.15, linewidth=0)
         for line, (key, words) in zip(TERMS, keys.items(), strict=False):
             if len(metrics.series(f"health/{key}_{level}").steps):
                 _plot(one, metrics, f"health/{key}_{level}", line, words)
@@ -166,7 +177,7 @@ def _prototypes(metrics: Metrics, path: Path) -> Path | None:
         for line, (level, words) in zip(TERMS, LEVELS.items(), strict=False):
             if len(metrics.series(f"health/{name}_{level}").steps):
                 _plot(one, metrics, f"health/{name}_{level}", line, f"{words} level", factor=100)
-        one.set_ylim(bottom=0.0)
+        start_at_zero(one)
         title(one, names[name])
     legend(axes[-1])
     _finish(axes, metrics)
@@ -208,7 +219,7 @@ def draw_lowshot(rows: Sequence[Row], folder: Path) -> Path | None:
                       linestyle=line.dashes, linewidth=1.7, ms=5.5, elinewidth=1.3, capsize=3, label=name)  # fmt: skip
     axes.set_xticks(range(len(order)), [str(n) for n in order])
     axes.set_xlim(-0.35, len(order) - 0.65)
-    axes.set_ylim(bottom=0.0)
+    start_at_zero(axes)
     axes.set_xlabel("labelled images per class", fontsize=9, color=INK)
     title(axes, "accuracy on test images, %")
     legend(axes, columns=1)

@@ -170,7 +170,7 @@ def _features(run: RunFiles) -> list[Finding]:
     share = recent(metrics, "health/feature_std_of_start")
     if share is None and len(spread) and spread[0] > 0:
         share = float(spread[-1] / spread[0])
-    numbers = [] if share is None else [f"their standard deviation is {share:.2g} times that at the start"]
+    numbers = [] if share is None else [f"their standard deviation is {share:#.3g} times that at the start"]
     numbers += [] if rank is None else [f"their effective rank (RankMe) is {rank:.1f}"]
     text = f"{'; '.join(numbers)}."
     text = text[0].upper() + text[1:]

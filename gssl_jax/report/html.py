@@ -224,7 +224,7 @@ def _pictures(given: Pictures, classes: tuple[str, ...], folder: Path) -> str:
         arrays = given[name] if name in given else None
         drawn = _drawn(partial(drawer, arrays), captions.MISSING[name]) if arrays else captions.MISSING[name]
         if arrays is None or isinstance(drawn, str):
-            parts.append(f"<figure><h3>{captions.PICTURES[name]}</h3>{_paragraph(str(drawn), 'soft')}</figure>")
+            parts.append(f"<div><h3>{captions.PICTURES[name]}</h3>{_paragraph(str(drawn), 'soft')}</div>")
             continue
         caption = captions.caption(name, arrays, classes)
         parts.append(_figure(drawn, name, caption, "chart" if name == "tsne" else "picture"))

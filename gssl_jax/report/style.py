@@ -76,6 +76,11 @@ def title(axes: Axes, words: str) -> None:
     axes.set_title(words, loc="left", fontsize=9.5, color=INK, fontweight="bold", pad=5)
 
 
+def start_at_zero(axes: Axes) -> None:
+    """Lets the y axis begin at zero, with room above the highest value; call it after the data is drawn."""
+    axes.set_ylim(0.0, 1.08 * axes.dataLim.y1 if axes.dataLim.y1 > 0 else 1.0)
+
+
 def legend(axes: Axes, columns: int = 2) -> None:
     """A frameless legend that matplotlib puts where it hides least."""
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, ncols=columns, handlelength=2.2, borderaxespad=0.2)

@@ -74,8 +74,9 @@ figure img { display: block; width: 100%; height: auto; }
 figcaption { margin-top: .5rem; }
 .columns { columns: 2 20rem; column-gap: 2rem; margin-top: 1rem; }
 .columns figure { break-inside: avoid; padding-bottom: 1.75rem; }
-.pictures figure { margin: 2.25rem 0 0; }
-.pictures figure:first-of-type { margin-top: 1rem; }
+.pictures > * { margin: 2.25rem 0 0; }
+.pictures > div { margin-top: 1.25rem; }
+.pictures > :first-child { margin-top: 1rem; }
 .pictures img { max-width: 40rem; }
 @media (min-width: 58rem) { .pictures figure { display: grid; grid-template: "image heading" auto "image caption" 1fr /
   40rem 1fr; column-gap: 2rem; } .pictures img { grid-area: image; } .pictures h3 { grid-area: heading; }
