@@ -16,6 +16,8 @@ Presets choose values; every value below can be changed by itself: --config.meth
 from ml_collections import ConfigDict
 
 BACKBONES = {
+    "vit_micro4": dict(patch=4, width=192, depth=4, heads=3),
+    "vit_micro8": dict(patch=8, width=192, depth=4, heads=3),
     "vit_ti4": dict(patch=4, width=192, depth=12, heads=3),
     "vit_ti16": dict(patch=16, width=192, depth=12, heads=3),
     "vit_s16": dict(patch=16, width=384, depth=12, heads=6),
@@ -97,7 +99,7 @@ def base():
             foreign_ratio=0.3,
         )
     )
-    m.projector = ConfigDict(dict(layers=3, hidden=2048, output=256, shared=True))  # [MC-SSL]
+    m.projector = ConfigDict(dict(layers=3, hidden=2048, output=256, shared=True, norm="none"))  # [MC-SSL]
     m.prototypes = ConfigDict(dict(cls=8192, patch=8192))  # [MC-SSL]
     m.collapse = ConfigDict(dict(cls="sinkhorn", patch="sinkhorn"))  # sinkhorn | memax | centring | none
     m.temperature = ConfigDict(
@@ -134,15 +136,22 @@ def base():
     e.which = "teacher"  # teacher | student
     e.batch_size = 256
     e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat"))  # [DINO]
-    e.linear = ConfigDict(
-        dict(feature="feat", l2_grid=(1e-6, 1e-5, 1e-4, 1e-3), max_iterations=500, tolerance=1e-4)
-    )
+    e.linear = ConfigDict(dict(feature="feat", l2_grid=(1e-6, 1e-5, 1e-4, 1e-3), max_iterations=500, tolerance=1e-4))
     e.lowshot = ConfigDict(
-        dict(shots=(1, 2, 5), draws=20, feature="cls_prenorm", l2=0.075, kfold_from=5, folds=5,
-             l2_grid=(0.0025, 0.025, 0.075, 0.25), msn_transductive=False)  # [MSN: lambda / n, lambda .0025-.075]
-    )  # fmt: skip
+        dict(
+            shots=(1, 2, 5),
+            draws=20,
+            feature="cls_prenorm",
+            l2=0.075,
+            kfold_from=5,
+            folds=5,
+            l2_grid=(0.0025, 0.025, 0.075, 0.25),
+            msn_transductive=False,
+        )  # [MSN: lambda / n, lambda .0025-.075]
+    )
     e.bootstrap = ConfigDict(dict(resamples=1000))
-    e.tsne_points = 1000
+    e.tsne_points = 1000  # test images in the t-SNE picture
+    e.pixel_side = 32  # pixels a side for the raw-pixel control
 
     c.run = r = ConfigDict()  # nothing in `run` changes results (`deterministic` apart)
     r.steps_per_dispatch = 1  # 1-20 steps scanned in one call
@@ -157,56 +166,152 @@ def base():
 
 
 def use_backbone(c, name):
-    """A backbone by name; its patch size becomes the reconstruction's and the mask's unit where that is aligned."""
+    """A backbone by name; masks that were made of whole patches stay so."""
     if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}; known: {', '.join(sorted(BACKBONES))}")
-    for key, value in BACKBONES[name].items():
-        c.backbone[key] = value
+        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(sorted(BACKBONES))}")
+    aligned = c.method.corruption.align == c.backbone.patch
+    c.backbone.update(BACKBONES[name])
+    if aligned:
+        c.method.corruption.align = c.backbone.patch
 
 
-def small(c, size, channels):
-    """Small images on one machine: resident canvases, fewer prototypes, a teacher that follows in few steps."""
+def use_size(c, size, local):
+    """Views of `size` pixels and local views of `local`, a multiple of the patch."""
     c.data.image_size = size
-    c.data.channels = channels
+    for name in ("global_1", "global_2"):
+        c.method.augment[name].size = size
+    c.method.augment["local"].size = local
+
+
+def small(c):
+    """One machine, minutes: fewer prototypes than rows, a projector and a teacher that get going in few steps."""
     c.data.crop = "auto"
     c.data.threads = 2
-    c.data.prefetch = 8
-    c.method.views = ConfigDict({"globals": 2, "locals": 0})
-    c.method.projector = ConfigDict(dict(layers=3, hidden=512, output=128, shared=True))
-    c.method.prototypes = ConfigDict(dict(cls=256, patch=512))
+    c.data.prefetch = 256
+    c.method.projector.update(dict(layers=2, hidden=512, output=128, shared=False, norm="batch"))
+    c.method.prototypes.update(dict(cls=64, patch=128))
+    c.method.sinkhorn.eps = 0.03
+    c.method.momentum.start = 0.95
+    c.method.temperature.teacher_warmup = 0.0
+    c.optim.unit = "step"
+    c.optim.freeze_prototypes = 0.0
     c.run.checkpoint_every = 200
     c.run.log_every = 10
     c.run.health_every = 20
 
 
 def photos(c, channels=1):
-    """19 embedded photographs, 32 px patches. Reconstruction choices here are measured, see README."""
-    small(c, 32, channels)
+    """19 embedded photographs, 32 px patches; choices that differ from the paper's recipe are measured, see README."""
+    small(c)
+    grey = channels == 1
     c.data.streams.train = ConfigDict(dict(source="photos", path="", split="pretrain", size=4096))
     c.evals.data = ConfigDict(dict(source="photos", path="", train="train", test="test", resize=32))
+    c.data.channels = channels
     c.data.canvas = 64
-    c.data.contrast_normalise = channels == 1
-    c.data.mean, c.data.std = ((0.5,), (0.2,)) if channels == 1 else ((0.45, 0.42, 0.4), (0.25, 0.24, 0.25))
-    c.backbone.update(dict(patch=4, width=192, depth=4, heads=3, drop_path=0.0))
+    c.data.contrast_normalise = grey
+    c.data.mean, c.data.std = ((0.5,), (0.2,)) if grey else ((0.45, 0.42, 0.4), (0.25, 0.24, 0.25))
+    use_backbone(c, "vit_micro4")
+    c.backbone.drop_path = 0.0
     for name in ("global_1", "global_2"):
-        c.method.augment[name] = augment(
-            32, (0.15, 0.5), blur=0.2, solarise=0.0, grey=0.0, contrast_normalise=channels == 1
-        )
-    c.method.augment["local"] = augment(
-        16, (0.05, 0.15), blur=0.2, solarise=0.0, grey=0.0, contrast_normalise=channels == 1
-    )
-    c.method.momentum.start = 0.99
-    c.method.temperature.teacher_warmup = 0.0
-    c.optim.unit = "step"
+        c.method.augment[name] = augment(32, (0.15, 0.5), blur=0.2, solarise=0.0, grey=0.0, contrast_normalise=grey)
+    c.method.augment["local"] = augment(16, (0.05, 0.15), blur=0.2, solarise=0.0, grey=0.0, contrast_normalise=grey)
+    use_size(c, 32, 16)
+    c.method.views.update({"globals": 2, "locals": 0})
+    c.method.corruption.update(dict(ratio=0.3, foreign_probability=0.3, foreign_ratio=0.2))
     c.optim.duration = 400.0
     c.optim.batch_size = 128
     c.optim.learning_rate = 3e-3
     c.optim.warmup = 40.0
-    c.optim.freeze_prototypes = 20.0
+
+
+def tiny(c):
+    """The whole path in seconds; its scores mean nothing."""
+    photos(c)
+    c.data.streams.train.size = 128
+    c.data.canvas = 32
+    c.backbone.update(dict(patch=8, width=32, depth=2, heads=2))
+    c.method.projector.update(dict(hidden=64, output=32))
+    c.method.prototypes.update(dict(cls=16, patch=32))
+    c.optim.duration = 8.0
+    c.optim.warmup = 2.0
+    c.optim.batch_size = 32
+    c.evals.lowshot.draws = 10
+    c.evals.linear.update(dict(l2_grid=(1e-4, 1e-2), max_iterations=50))
+    c.evals.tsne_points = 100
+    c.run.log_every = 2
+    c.run.health_every = 4
+    c.run.checkpoint_every = 4
+
+
+def cifar10(c):
+    """CIFAR-10 at 32 px, ViT-Ti/4, crops on the device."""
+    c.data.streams.train = ConfigDict(dict(source="tfds", path="cifar10", split="pretrain", size=0))
+    c.evals.data = ConfigDict(dict(source="tfds", path="cifar10", train="train", test="test", resize=32))
+    c.data.mean, c.data.std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+    c.data.crop = "auto"
+    c.data.canvas = 32
+    c.data.threads = 2
+    use_backbone(c, "vit_ti4")
+    use_size(c, 32, 16)
+    c.method.views.locals = 4
+    for name in ("global_1", "global_2", "local"):
+        c.method.augment[name].blur.probability = 0.0  # sigma up to 2 erases a 32-pixel image
+    c.method.projector.update(dict(norm="batch", shared=False))
+    c.method.prototypes.update(dict(cls=1024, patch=1024))
+    c.optim.duration = 300.0
+    c.optim.batch_size = 512
+    c.evals.every = 50.0
+
+
+def folder(c, path, size=64, backbone="vit_micro8"):
+    """Any folder of images; 64 px and a small network run on a laptop, size=224,backbone=vit_s16 wants a GPU."""
+    if not path:
+        raise ValueError("the folder preset needs a path: --config=configs/maskcluster_vit.py:folder,path=DIR")
+    small(c)
+    patch = BACKBONES[backbone]["patch"] if backbone in BACKBONES else 8
+    c.data.streams.train = ConfigDict(dict(source="folder", path=path, split="pretrain", size=0))
+    c.evals.data = ConfigDict(dict(source="folder", path=path, train="train", test="test", resize=size * 8 // 7))
+    c.data.canvas = size * 2
+    use_backbone(c, backbone)
+    use_size(c, size, max(patch, size * 3 // 7 // patch * patch))
+    c.method.views.update({"globals": 2, "locals": 4})
+    c.method.corruption.update(dict(ratio=0.3, foreign_probability=0.3, foreign_ratio=0.2))
+    c.optim.duration = 1000.0
+    c.optim.batch_size = 64
+    c.optim.learning_rate = 3e-3
+    c.optim.warmup = 100.0
+
+
+PRESETS = {
+    "photos": photos,
+    "photos_rgb": lambda c: photos(c, channels=3),
+    "tiny": tiny,
+    "cifar10": cifar10,
+    "imagenet": lambda c, backbone="vit_s16": use_backbone(c, backbone),
+    "folder": folder,
+}
 
 
 def get_config(argument="photos"):
     """The configuration of a preset: `name[,key=value ...]`."""
+    name, *pairs = (argument or "photos").split(",")
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    options = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ValueError(f"preset option {pair!r} is not of the form key=value")
+        options[key] = int(value) if value.isdigit() else value
+    if name == "folder":
+        options.setdefault("path", "")
     c = base()
-    photos(c)
+    try:
+        PRESETS[name](c, **options)
+    except TypeError:
+        known = {"imagenet": "backbone", "folder": "path, size, backbone"}
+        raise ValueError(
+            f"preset {name!r} has no such option among {', '.join(options)}: "
+            f"it knows {known[name] if name in known else 'none'}"
+        ) from None
     return c

@@ -21,7 +21,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError
-from gssl_jax.methods.base import Batches, Clock, Method, MethodState, Params
+from gssl_jax.methods.base import Clock, Method, MethodState, Params
 from gssl_jax.methods.collapse import Control, control
 from gssl_jax.methods.masked_views import MaskedViews
 from gssl_jax.models.heads import Projector, Prototypes, ReconstructionHead
@@ -42,26 +42,39 @@ def build(config: ConfigDict, backbone: ViT, clock: Clock) -> Method:
     settings = config.method
     _check(settings, backbone)
     if settings.momentum.curve not in schedules.CURVES:
-        raise UserError(f"method.momentum.curve must be one of {sorted(schedules.CURVES)}, "
-                        f"got {settings.momentum.curve!r}")  # fmt: skip
+        raise UserError(
+            f"method.momentum.curve must be one of {sorted(schedules.CURVES)}, got {settings.momentum.curve!r}"
+        )
     controls = {level: control(settings.collapse[level], settings, clock) for level in LEVELS}
     own = MaskCluster(settings, backbone, MaskedViews.build(config), controls, clock)
-    return Method(("train",), own.init, own.views.draw, own.loss, own.after_update, own.variables,
-                  own.reconstruct if settings.loss.reconstruction else None, None)  # fmt: skip
+    return Method(
+        ("train",),
+        own.init,
+        own.views.draw,
+        own.loss,
+        own.after_update,
+        own.variables,
+        own.reconstruct if settings.loss.reconstruction else None,
+        None,
+    )
 
 
 def _check(settings: ConfigDict, backbone: ViT) -> None:
     kind, weights = settings.corruption.kind, settings.loss
     if kind == "drop" and weights.reconstruction:
-        raise UserError("method.corruption.kind=drop leaves nothing to rebuild the hidden patches from: set "
-                        "--config.method.loss.reconstruction=0.0 or corrupt by noise, zeros, foreign or token")  # fmt: skip
+        raise UserError(
+            "method.corruption.kind=drop leaves nothing to rebuild the hidden patches from: set "
+            "--config.method.loss.reconstruction=0.0 or corrupt by noise, zeros, foreign or token"
+        )
     if weights.patch_tokens not in ("all", "masked"):
         raise UserError(f"method.loss.patch_tokens must be 'all' or 'masked', got {weights.patch_tokens!r}")
     if weights.patch_tokens == "masked" and kind == "drop":
         raise UserError("method.loss.patch_tokens=masked has no tokens when method.corruption.kind=drop: use 'all'")
     if weights.patch_tokens == "masked" and settings.corruption.align % backbone.patch:
-        raise UserError(f"method.loss.patch_tokens=masked needs masks of whole patches: set "
-                        f"--config.method.corruption.align={backbone.patch}")  # fmt: skip
+        raise UserError(
+            f"method.loss.patch_tokens=masked needs masks of whole patches: set "
+            f"--config.method.corruption.align={backbone.patch}"
+        )
     if settings.views.globals + settings.views.locals < 2 and not weights.same_view:
         raise UserError("one view alone has no cross-view pair: set --config.method.views.globals=2")
 
@@ -80,7 +93,7 @@ class MaskCluster:
 
     def _projector(self) -> Projector:
         p = self.settings.projector
-        return Projector(p.hidden, p.layers, p.output, self.backbone.dtype)
+        return Projector(p.hidden, p.layers, p.output, p.norm, self.backbone.dtype)
 
     def _reconstruction(self) -> ReconstructionHead:
         b = self.backbone
@@ -102,10 +115,12 @@ class MaskCluster:
             "backbone": self.backbone.init(named(key, "backbone"), images)["params"],
             "projector": {n: self._projector().init(named(key, f"projector/{n}"), features)["params"] for n in names},
             "prototypes": {
-                level: Prototypes(self.settings.prototypes[level]).init(named(key, f"prototypes/{level}"), embedded)["params"]
+                level: Prototypes(self.settings.prototypes[level]).init(named(key, f"prototypes/{level}"), embedded)[
+                    "params"
+                ]
                 for level in LEVELS
             },
-        }  # fmt: skip
+        }
         heads: dict[str, Any] = {}
         if self.settings.loss.reconstruction:
             tokens = jnp.zeros((1, (self.backbone.image_size // self.backbone.patch) ** 2, width))
@@ -128,7 +143,10 @@ class MaskCluster:
         """Cosines of the clean global views: `cls` [B, V, K], `patch` [B, V, N, K]. No gradient leaves here."""
         clean = views["clean"]
         out = self.backbone.apply({"params": teacher["backbone"]}, clean.reshape(-1, *clean.shape[2:]))
-        cosines = {"cls": self._assign(teacher, "cls", out["feat"]), "patch": self._assign(teacher, "patch", out["tokens"])}
+        cosines = {
+            "cls": self._assign(teacher, "cls", out["feat"]),
+            "patch": self._assign(teacher, "patch", out["tokens"]),
+        }
         return jax.lax.stop_gradient({k: v.reshape(*clean.shape[:2], *v.shape[1:]) for k, v in cosines.items()})
 
     def student(self, params: Params, views: dict[str, Array], key: Array, train: bool) -> dict[str, Array]:
@@ -137,8 +155,13 @@ class MaskCluster:
         seen = views["student"]
         batch, globals_ = seen.shape[:2]
         hidden = self._hidden(params, views)
-        out = self.backbone.apply({"params": params["backbone"]}, seen.reshape(-1, *seen.shape[2:]), train=train,
-                                  rngs={"drop_path": named(key, "global")}, **hidden)  # fmt: skip
+        out = self.backbone.apply(
+            {"params": params["backbone"]},
+            seen.reshape(-1, *seen.shape[2:]),
+            train=train,
+            rngs={"drop_path": named(key, "global")},
+            **hidden,
+        )
         cls = self._assign(params, "cls", out["feat"]).reshape(batch, globals_, -1)
         patch = self._assign(params, "patch", out["tokens"]).reshape(batch, globals_, out["tokens"].shape[1], -1)
         result = {"cls": cls, "patch": patch}
@@ -147,8 +170,12 @@ class MaskCluster:
             result["pixels"] = pixels.reshape(seen.shape)
         if "local" in views:
             local = views["local"]
-            out = self.backbone.apply({"params": params["backbone"]}, local.reshape(-1, *local.shape[2:]), train=train,
-                                      rngs={"drop_path": named(key, "local")})  # fmt: skip
+            out = self.backbone.apply(
+                {"params": params["backbone"]},
+                local.reshape(-1, *local.shape[2:]),
+                train=train,
+                rngs={"drop_path": named(key, "local")},
+            )
             more = self._assign(params, "cls", out["feat"]).reshape(batch, local.shape[1], -1)
             result["cls"] = jnp.concatenate([cls, more], axis=1)
         return result
@@ -249,6 +276,8 @@ class MaskCluster:
     def reconstruct(self, params: Params, views: dict[str, Array]) -> Array:
         """The student's reconstruction of its masked views as pixels in [0, 1], [B, V, S, S, C]."""
         pixels = self.student(params, views, jax.random.key(0), False)["pixels"]
-        mean, std = (jnp.broadcast_to(jnp.asarray(x), (pixels.shape[-1],)) for x in (self.backbone.mean, self.backbone.std))
+        mean, std = (
+            jnp.broadcast_to(jnp.asarray(x), (pixels.shape[-1],)) for x in (self.backbone.mean, self.backbone.std)
+        )
         ones = (1,) * (pixels.ndim - 1)
         return jnp.clip(pixels * std.reshape(*ones, -1) + mean.reshape(*ones, -1), 0.0, 1.0)

@@ -39,14 +39,19 @@ class MaskedViews:
         if settings.corruption.kind not in KINDS:
             raise unknown("method.corruption.kind", settings.corruption.kind, KINDS)
         if size % settings.corruption.align:
-            raise UserError(f"method.corruption.align={settings.corruption.align} does not divide "
-                            f"data.image_size={size}")  # fmt: skip
+            raise UserError(
+                f"method.corruption.align={settings.corruption.align} does not divide data.image_size={size}"
+            )
         if settings.corruption.kind in ("token", "drop") and settings.corruption.align % patch:
-            raise UserError(f"method.corruption.kind={settings.corruption.kind} hides whole patches: set "
-                            f"--config.method.corruption.align={patch}")  # fmt: skip
+            raise UserError(
+                f"method.corruption.kind={settings.corruption.kind} hides whole patches: set "
+                f"--config.method.corruption.align={patch}"
+            )
         if settings.views.locals and settings.augment["local"].size % patch:
-            raise UserError(f"method.augment.local.size={settings.augment['local'].size} is not a multiple of the "
-                            f"patch ({patch} pixels)")  # fmt: skip
+            raise UserError(
+                f"method.augment.local.size={settings.augment['local'].size} is not a multiple of the "
+                f"patch ({patch} pixels)"
+            )
         mean = tuple(config.data.mean)
         fill = mean * config.data.channels if len(mean) == 1 else mean
         return MaskedViews(settings, patch, fill, config.data.crop == "host")
@@ -62,7 +67,9 @@ class MaskedViews:
         images, index = batch["image"], batch["index"]
         key = jax.random.fold_in(named(key, "train"), step)
         globals_ = range(self.settings.views.globals)
-        clean = [self._augmented(named(key, f"global_{v}"), index, images, v, f"global_{min(v, 1) + 1}") for v in globals_]
+        clean = [
+            self._augmented(named(key, f"global_{v}"), index, images, v, f"global_{min(v, 1) + 1}") for v in globals_
+        ]
         spoilt = [self._hide(named(key, f"hide_{v}"), index, view) for v, view in enumerate(clean)]
         views = {"clean": jnp.stack(clean, axis=1)}
         for name in spoilt[0]:
@@ -70,9 +77,12 @@ class MaskedViews:
         if self.settings.views.locals:
             source = batch["local"] if self.host_crops else images
             views["local"] = jnp.stack(
-                [self._augmented(named(key, f"local_{v}"), index, source, v, "local") for v in range(self.settings.views.locals)],
+                [
+                    self._augmented(named(key, f"local_{v}"), index, source, v, "local")
+                    for v in range(self.settings.views.locals)
+                ],
                 axis=1,
-            )  # fmt: skip
+            )
         return views
 
     def _augmented(self, key: Array, index: Array, images: Array, view: int, preset: str) -> Array:
@@ -95,9 +105,17 @@ class MaskedViews:
             cells = masking.block_masks(key, index, grid, c.ratio, max(1, int(c.max_side * grid)))
             return {"student": clean, "mask": masking.expand(cells, c.align)}
         student, mask = masking.gmml_corrupt(
-            key, index, clean, kind=c.kind, ratio=c.ratio, max_side=c.max_side, align=c.align,
-            foreign_probability=c.foreign_probability, foreign_ratio=c.foreign_ratio, fill=self.fill,
-        )  # fmt: skip
+            key,
+            index,
+            clean,
+            kind=c.kind,
+            ratio=c.ratio,
+            max_side=c.max_side,
+            align=c.align,
+            foreign_probability=c.foreign_probability,
+            foreign_ratio=c.foreign_ratio,
+            fill=self.fill,
+        )
         return {"student": student, "mask": mask}
 
     def tokens(self, mask: Array) -> Array:

@@ -26,21 +26,38 @@ def build_backbone(config: ConfigDict) -> ViT:
     """The ViT of `config.backbone` for images of `config.data`. Raises UserError naming the key to change."""
     b, data = config.backbone, config.data
     if data.image_size < b.patch:
-        raise UserError(f"data.image_size={data.image_size} is smaller than backbone.patch={b.patch}: use larger "
-                        f"images or a smaller patch")  # fmt: skip
+        raise UserError(
+            f"data.image_size={data.image_size} is smaller than backbone.patch={b.patch}: use larger "
+            f"images or a smaller patch"
+        )
     if data.image_size % b.patch:
-        raise UserError(f"data.image_size={data.image_size} is not divisible by backbone.patch={b.patch}: set "
-                        f"--config.data.image_size={data.image_size - data.image_size % b.patch}")  # fmt: skip
+        raise UserError(
+            f"data.image_size={data.image_size} is not divisible by backbone.patch={b.patch}: set "
+            f"--config.data.image_size={data.image_size - data.image_size % b.patch}"
+        )
     if b.width % b.heads:
         raise UserError(f"backbone.width={b.width} is not divisible by backbone.heads={b.heads}")
     if b.positions not in POSITIONS:
         raise unknown("backbone.positions", b.positions, POSITIONS)
     for name in ("mean", "std"):
         if len(data[name]) not in (1, data.channels):
-            raise UserError(f"data.{name} has {len(data[name])} values for {data.channels} channels: give one, or one each")
+            raise UserError(
+                f"data.{name} has {len(data[name])} values for {data.channels} channels: give one, or one each"
+            )
     return ViT(
-        image_size=data.image_size, patch=b.patch, width=b.width, depth=b.depth, heads=b.heads, mlp_ratio=b.mlp_ratio,
-        channels=data.channels, registers=b.registers, positions=b.positions, drop_path=b.drop_path,
-        layer_scale=b.layer_scale, layer_norm_eps=b.layer_norm_eps, mean=tuple(data.mean), std=tuple(data.std),
+        image_size=data.image_size,
+        patch=b.patch,
+        width=b.width,
+        depth=b.depth,
+        heads=b.heads,
+        mlp_ratio=b.mlp_ratio,
+        channels=data.channels,
+        registers=b.registers,
+        positions=b.positions,
+        drop_path=b.drop_path,
+        layer_scale=b.layer_scale,
+        layer_norm_eps=b.layer_norm_eps,
+        mean=tuple(data.mean),
+        std=tuple(data.std),
         dtype=compute_dtype(b.dtype),
-    )  # fmt: skip
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -15,20 +16,46 @@ def l2_normalise(x: Array, axis: int = -1) -> Array:
     return x * jnp.reciprocal(jnp.sqrt(jnp.sum(x * x, axis=axis, keepdims=True) + 1e-12))
 
 
+class BatchStandardise(nn.Module):
+    """Batch norm without running averages: each feature of [..., D] to zero mean and unit variance over all rows,
+    then a learned scale and bias.
+
+    A projector only ever sees training batches, so there is nothing for running averages to serve. Under jit on a
+    mesh the rows are those of the global batch.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        rows = x.astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))
+        centred = rows - jnp.mean(rows, axis=axes, keepdims=True)
+        unit = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=axes, keepdims=True) + 1e-5)
+        shape = (1,) * (x.ndim - 1) + (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:])
+        return (unit * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)
+
+
 class Projector(nn.Module):
-    """MLP with GELU between its layers and an l2-normalised output: [..., D] -> [..., output] (MC-SSL, DINO)."""
+    """MLP with GELU between its layers and an l2-normalised output: [..., D] -> [..., output].
+
+    `norm` stands before each GELU: `none` (DINO, MC-SSL) or `batch` (MSN, SwAV). At the start a backbone's features
+    hardly differ between images; batch statistics enlarge what differs, which is what prototypes need to take hold
+    within few steps.
+    """
 
     hidden: int
     layers: int
     output: int
+    norm: str
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        init = nn.initializers.truncated_normal(0.02)
         for _ in range(self.layers - 1):
-            x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init)(x), approximate=False)
-        return l2_normalise(nn.Dense(self.output, dtype=self.dtype, kernel_init=init)(x))
+            x = nn.Dense(self.hidden, dtype=self.dtype)(x)
+            x = nn.gelu(BatchStandardise()(x) if self.norm == "batch" else x, approximate=False)
+        return l2_normalise(nn.Dense(self.output, dtype=self.dtype)(x))
 
 
 class Prototypes(nn.Module):

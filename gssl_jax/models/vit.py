@@ -92,7 +92,7 @@ class Block(nn.Module):
         if not self.layer_scale:
             return x
         gamma = self.param(name, nn.initializers.constant(self.layer_scale), (x.shape[-1],))
-        return x * gamma.astype(x.dtype)
+        return x * gamma.astype(x.dtype)[None, None, :]
 
     @nn.compact
     def __call__(self, x: Array, train: bool, with_weights: bool = False) -> tuple[Array, Array | None]:
@@ -101,7 +101,9 @@ class Block(nn.Module):
         x = x + DropPath(self.drop_path, name="drop1")(self._scaled(branch, "scale1"), train).astype(x.dtype)
         branch = nn.Dense(int(width * self.mlp_ratio), dtype=self.dtype, name="fc1")(self._norm("norm2")(x))
         branch = nn.Dense(width, dtype=self.dtype, name="fc2")(nn.gelu(branch, approximate=False))
-        return x + DropPath(self.drop_path, name="drop2")(self._scaled(branch, "scale2"), train).astype(x.dtype), weights
+        return x + DropPath(self.drop_path, name="drop2")(self._scaled(branch, "scale2"), train).astype(
+            x.dtype
+        ), weights
 
 
 class ViT(nn.Module):
@@ -166,8 +168,15 @@ class ViT(nn.Module):
         norm = nn.LayerNorm(epsilon=self.layer_norm_eps, use_fast_variance=False, dtype=jnp.float32, name="norm")
         out, class_tokens = {}, []
         for i in range(self.depth):
-            block = Block(self.heads, self.mlp_ratio, self.drop_path * i / max(self.depth - 1, 1), self.layer_scale,
-                          self.layer_norm_eps, self.dtype, name=f"block_{i}")  # fmt: skip
+            block = Block(
+                self.heads,
+                self.mlp_ratio,
+                self.drop_path * i / max(self.depth - 1, 1),
+                self.layer_scale,
+                self.layer_norm_eps,
+                self.dtype,
+                name=f"block_{i}",
+            )
             x, weights = block(x, train, f"attention_{i}" in capture)
             class_tokens.append(x[:, 0])
             found = {f"block_{i}": x, f"attention_{i}": weights}

@@ -24,7 +24,7 @@ def sharpen(probabilities: Array, temperature: float) -> Array:
 
 
 def sinkhorn(log_scores: Array, iterations: int) -> Array:
-    """Assignments with nearly equal use of all prototypes, by Sinkhorn-Knopp in the log domain (SwAV, arXiv 2006.09882).
+    """Assignments with nearly equal use of prototypes, by Sinkhorn-Knopp in the log domain (SwAV, arXiv 2006.09882).
 
     Args:
       log_scores: [R, K], cosines / eps, or the logarithm of sharpened probabilities (MSN's form).

@@ -14,5 +14,5 @@ def named(key: Array, name: str) -> Array:
 
 
 def per_sample(key: Array, index: Array) -> Array:
-    """One key for each entry of `index`; int32 [B] -> keys [B]. A sample keeps its draw wherever it stands in a batch."""
+    """One key for each entry of `index`, int32 [B] -> keys [B]: a sample keeps its draw wherever it stands."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)

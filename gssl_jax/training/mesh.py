@@ -35,8 +35,10 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
     devices = mesh.size
     if batch_size % devices:
         lower, upper = batch_size - batch_size % devices, batch_size + devices - batch_size % devices
-        raise UserError(f"optim.batch_size={batch_size} is not divisible by the {devices} devices: set "
-                        f"--config.optim.batch_size={lower or upper} or {upper}")  # fmt: skip
+        raise UserError(
+            f"optim.batch_size={batch_size} is not divisible by the {devices} devices: set "
+            f"--config.optim.batch_size={lower or upper} or {upper}"
+        )
 
 
 def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:

@@ -48,9 +48,13 @@ def transition(
     params, method_state, opt_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     samples = sum(batch["index"].shape[0] for batch in batches.values())
     after = state.replace(
-        step=state.step + 1, params=params, method_state=method_state, opt_state=opt_state,
-        samples_seen=state.samples_seen + jnp.uint32(samples), skipped=state.skipped + (~finite).astype(jnp.int32),
-    )  # fmt: skip
+        step=state.step + 1,
+        params=params,
+        method_state=method_state,
+        opt_state=opt_state,
+        samples_seen=state.samples_seen + jnp.uint32(samples),
+        skipped=state.skipped + (~finite).astype(jnp.int32),
+    )
     return after, {**metrics, "train/gradient_norm": norm}, finite
 
 

@@ -1,0 +1,118 @@
+"""Flags of the entry points: a configuration file, overrides by name, and errors of one line with the nearest key."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from gssl_jax.errors import UserError, unknown
+from gssl_jax.runs.folder import flat
+
+USAGE = """usage: python -m gssl_jax.main --config=FILE[:preset[,key=value ...]] [--workdir=DIR] [--config.KEY=V ...]
+
+  --config=FILE    a recipe, e.g. configs/maskcluster_vit.py; presets stand in its first lines
+  --config.KEY=V   changes one value, e.g. --config.method.collapse.patch=memax
+  --workdir=DIR    the run folder (runs/<recipe>[-<preset>] without it); the same command goes on where it stopped
+  --debug          a traceback where something is refused
+  --help           this text
+"""
+
+
+class Options(NamedTuple):
+    """What the command line says."""
+
+    config: ConfigDict
+    workdir: Path
+
+
+def parse(argv: Sequence[str]) -> Options | None:
+    """The options of `argv` (program name first), or None after printing the help.
+
+    Raises UserError for a flag, key, preset or value that is not known, naming the nearest one.
+    """
+    if "--help" in argv or "-h" in argv or len(argv) == 1:
+        print(USAGE, end="")
+        return None
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values)
+    flags.DEFINE_string("workdir", "", "the run folder", flag_values=values)
+    flags.DEFINE_boolean("debug", False, "traceback on errors", flag_values=values)
+    recipe = check_flags(argv)
+    try:
+        left = values(list(argv))
+        config = values["config"].value
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as problem:
+        raise explained(problem, argv, recipe) from problem
+    if len(left) > 1:
+        raise UserError(f"{left[1]!r} is not a flag: options begin with --, see --help")
+    config.lock()
+    path, _, preset = recipe.partition(":")
+    named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
+    default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)
+    return Options(config, Path(values["workdir"].value) if values["workdir"].value else default)
+
+
+def check_flags(argv: Sequence[str]) -> str:
+    """The recipe `FILE[:preset]`. Raises UserError where there is none, or no such file, or a flag is not known."""
+    recipe = ""
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        if not argument.startswith("--"):
+            continue
+        bare = name.lstrip("-").removeprefix("no")
+        if name == "--config":
+            recipe = value if separator else next(arguments, "")
+        elif not name.startswith("--config.") and name.lstrip("-") not in ("workdir", "debug") and bare != "debug":
+            raise unknown("flag", name, ("--config", "--config.KEY", "--workdir", "--debug", "--help"))
+    if not recipe:
+        raise UserError("no recipe: give --config=configs/maskcluster_vit.py")
+    path = Path(recipe.partition(":")[0])
+    if not path.is_file():
+        raise UserError(
+            f"{path}: there is no such recipe; known here: "
+            f"{', '.join(str(p) for p in sorted(Path('configs').glob('*.py'))) or 'none'}"
+        )
+    return recipe
+
+
+def explained(problem: Exception, argv: Sequence[str], recipe: str) -> UserError:
+    """The error of a recipe or an override in one line; a mistyped key gets the nearest one."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    try:
+        values([argv[0], f"--config={recipe}"])
+        known = flat(values["config"].value.to_dict())
+    except Exception as inner:  # the recipe itself refuses: its own words are the message
+        return UserError(" ".join(str(inner).split()) or type(inner).__name__)
+    for argument in argv[1:]:
+        name, _, value = argument.partition("=")
+        key = name.removeprefix("--config.")
+        if key == name:
+            continue
+        if key not in known:
+            return unknown("key", key, nearest_keys(key, known))
+        try:
+            values([argv[0], f"--config={recipe}", argument])
+        except Exception:
+            kind = type(known[key]).__name__
+            return UserError(f"--config.{key}={value}: this is no {kind} (it is {known[key]!r} now)")
+    return UserError(" ".join(str(problem).split()))
+
+
+def nearest_keys(key: str, known: dict[str, object]) -> list[str]:
+    """Keys to offer for a mistyped one: those that share its first part, else all groups' keys."""
+    group = key.partition(".")[0]
+    return [k for k in known if k.partition(".")[0] == group] or list(known)
+
+
+def refuse(problem: UserError, code: int) -> int:
+    """Prints the error as one line and returns the exit code."""
+    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,59 @@
+"""Train, judge and report: `python -m gssl_jax.main --config=configs/maskcluster_vit.py [--workdir=DIR]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from gssl_jax.cli import parse, refuse
+from gssl_jax.errors import UserError
+
+EXIT_REFUSED = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the recipe of the command line; returns the exit code (0 finished, 2 refused, 128 + n on signal n)."""
+    argv = list(sys.argv if argv is None else argv)
+    console = Console(soft_wrap=True)
+    debug = "--debug" in argv
+    try:
+        options = parse(argv)
+        if options is None:
+            return 0
+        return train_and_report(options.config, options.workdir, console)
+    except UserError as problem:
+        if debug:
+            raise
+        return refuse(problem, EXIT_REFUSED)
+
+
+def train_and_report(config, workdir: Path, console: Console) -> int:
+    """One run from start to report; a finished run only prints its table again."""
+    from gssl_jax.report.html import write_report
+    from gssl_jax.report.words import console_table
+    from gssl_jax.runs import chain
+    from gssl_jax.runs.folder import RunFolder
+
+    folder = RunFolder(workdir)
+    results = folder.read_results()
+    if results is not None:
+        folder.claim(config)
+        console.print(f"{workdir} is finished; its results:", highlight=False)
+    else:
+        ended = chain.run(config, folder, console)
+        if isinstance(ended, chain.Interrupted):
+            console.print(f"stopped and saved at step {ended.step}; the same command goes on there", highlight=False)
+            return 128 + ended.signal
+        results = ended.results
+        write_report(folder.path, ended.pictures, ended.classes)
+    if any(results["eval"].values()):
+        console.print(console_table(results))
+    console.print(f"report: {folder.report}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

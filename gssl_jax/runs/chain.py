@@ -1,0 +1,111 @@
+"""A whole run: the chain of stages, the judgement, the results and the pictures for the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from gssl_jax.errors import UserError
+from gssl_jax.runs.evaluation import Judge, log_row
+from gssl_jax.runs.folder import RunFolder, write_atomically
+from gssl_jax.runs.parts import Parts, assemble, stage_config
+from gssl_jax.runs.pictures import draw_pictures
+from gssl_jax.runs.results import build_results, versions
+from gssl_jax.runs.stage import Outcome, run_stage
+from gssl_jax.training.metrics import JsonLines
+
+
+class Finished(NamedTuple):
+    """A run that came to its end: its results, and the arrays and class names the report draws from."""
+
+    results: dict[str, Any]
+    pictures: dict[str, Any]
+    classes: tuple[str, ...]
+
+
+class Interrupted(NamedTuple):
+    """A run that a signal stopped, saved at `step`."""
+
+    signal: int
+    step: int
+
+
+def run(config: ConfigDict, folder: RunFolder, console: Console) -> Finished | Interrupted:
+    """Trains every stage of `config.stages` in `folder`, judges the last one's backbone and writes results.json.
+
+    Every stage is assembled and checked before the first one trains. Raises UserError for what cannot work.
+    """
+    if not config.stages:
+        raise UserError("config.stages is empty: name at least one stage")
+    chain = [(k, name, assemble(stage_config(config, name))) for k, name in enumerate(config.stages)]
+    folder.claim(config)
+    write_lineage(folder, chain)
+    handed = outcome = None
+    for number, name, parts in chain:
+        judge = Judge(parts, config.seed)
+        outcome = run_stage(parts, number, name, folder, judge, console, handed)
+        if outcome.signal:
+            return Interrupted(outcome.signal, int(outcome.state.step))
+        handed = parts.method.backbone(outcome.state.params, outcome.state.method_state, "teacher")
+    assert outcome is not None
+    return conclude(config, parts, judge, outcome, folder, name, console)
+
+
+def conclude(
+    config: ConfigDict, parts: Parts, judge: Judge, outcome: Outcome, folder: RunFolder, stage: str, console: Console
+) -> Finished:
+    """Evaluation of the trained backbone and of the controls, results.json, and the pictures."""
+    started = time.perf_counter()
+    variables = parts.method.backbone(outcome.state.params, outcome.state.method_state, parts.config.evals.which)
+    console.print(
+        "evaluating the trained backbone, the untrained one and raw pixels ..."
+        if judge.labelled
+        else "no labels: health and report only",
+        highlight=False,
+    )
+    trained = judge.judge(variables)
+    controls = {"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()}
+    pictures = draw_pictures(parts, judge, outcome.state)
+    steps = parts.clock.total
+    measured = {
+        "seed": config.seed,
+        "steps": steps,
+        "seconds": outcome.seconds,
+        "images_per_second": steps * parts.config.optim.batch_size / max(outcome.seconds, 1e-9),
+        "skipped_steps": int(outcome.state.skipped),
+        "evaluation_seconds": time.perf_counter() - started,
+    }
+    results = build_results(parts, config, trained, controls, measured, variables)
+    log = JsonLines(folder.metrics)
+    log.write(stage, steps, log_row(trained))
+    log.close()
+    folder.write_results(results)
+    return Finished(results, pictures, parts.train.classes)
+
+
+def write_lineage(folder: RunFolder, chain: list[tuple[int, str, Parts]]) -> None:
+    """lineage.json: for each stage the identity of its data, where its crops are cut, and the versions."""
+    stages = [
+        {
+            "stage": name,
+            "data": parts.source.name,
+            "fingerprint": parts.source.fingerprint(),
+            "crop": parts.crop,
+            "steps": parts.clock.total,
+            "parent": chain[k - 1][1] if k else None,
+        }
+        for k, name, parts in chain
+    ]
+    text = json.dumps({"stages": stages, "versions": versions(), "platform": jax.default_backend()}, indent=1)
+    write_atomically(folder.lineage, text + "\n")
+
+
+def default_workdir(recipe: str, preset: str) -> Path:
+    """runs/<recipe>[-<preset>]: where a run goes without --workdir."""
+    return Path("runs") / (f"{recipe}-{preset}" if preset else recipe)

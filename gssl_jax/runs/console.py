@@ -1,0 +1,81 @@
+"""What a person sees while a run trains: one live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from gssl_jax.training.loop import Row
+from gssl_jax.training.state import TrainState
+
+QUIET_SECONDS = 10.0
+"""Least time between plain lines where the output is not a terminal."""
+
+NAMES = {
+    "train/loss": "loss",
+    "train/loss_cls": "cls",
+    "train/loss_patch": "patch",
+    "train/loss_reconstruction": "l1",
+}
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def progress_line(stage: str, step: int, total: int, row: Row, eta: float) -> str:
+    """Step, ETA, images/s, loss terms, target entropy and prototype use in one line."""
+    parts = [f"{stage} {step}/{total}", f"ETA {clock(eta)}", f"{row['train/images_per_second']:.0f} img/s"]
+    parts.append(" ".join(f"{short} {row[name]:.3f}" for name, short in NAMES.items() if name in row))
+    for short, name in (("entropy", "target_entropy"), ("in use", "prototypes_in_use")):
+        levels = [
+            f"{level} {row[f'health/{name}_{level}']:.2f}"
+            for level in ("cls", "patch")
+            if f"health/{name}_{level}" in row
+        ]
+        if levels:
+            parts.append(f"{short} {' '.join(levels)}")
+    return " | ".join(parts)
+
+
+class Progress:
+    """A hook that keeps the live line; a context, so that the line is closed before anything else is printed."""
+
+    def __init__(self, console: Console, stage: str, total: int, batch_size: int) -> None:
+        self._console, self._stage, self._total, self._batch_size = console, stage, total, batch_size
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self._printed = -QUIET_SECONDS
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+            self._live.update(Text(f"{self._stage}: compiling the step ..."))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def on_log(self, step: int, row: Row) -> None:
+        now = time.monotonic()
+        eta = (self._total - step) * self._batch_size / max(row["train/images_per_second"], 1e-9)
+        line = progress_line(self._stage, step, self._total, row, eta)
+        if self._live is not None:
+            self._live.update(Text(line))
+        elif now - self._printed >= QUIET_SECONDS or step >= self._total:
+            self._printed = now
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def on_boundary(self, step: int, state: TrainState) -> None:
+        """Nothing to show between logs."""
+
+    def say(self, words: str, style: str = "") -> None:
+        """A lasting line above the live one."""
+        self._console.print(Text(words, style=style), soft_wrap=True)

@@ -1,0 +1,91 @@
+"""Judging backbones on frozen features: the trained one, the untrained one and raw pixels, by the same protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+
+from gssl_jax.data.arrays import evaluation_batches, evaluation_set
+from gssl_jax.data.sources import Source
+from gssl_jax.errors import UserError
+from gssl_jax.evals import suite
+from gssl_jax.evals.features import extract, pixels
+from gssl_jax.runs.parts import Parts
+from gssl_jax.training.mesh import on_data, replicated
+
+Entries = dict[str, dict[str, Any]]
+
+
+class Judge:
+    """The evaluation sets of a stage, read once, and the encoder that every backbone goes through."""
+
+    def __init__(self, parts: Parts, seed: int) -> None:
+        self._parts, self._seed = parts, seed
+        self.settings = parts.config.evals
+        self.labelled = bool(parts.train.classes)
+        self.sets = {"train": self._held(parts.train), "test": self._held(parts.test)}
+        even = self.settings.batch_size % parts.mesh.size == 0
+        self._sharding = on_data(parts.mesh) if even else replicated(parts.mesh)
+        self._apply = parts.backbone.apply
+        self.encode = jax.jit(self._apply)
+        """(variables, images float32 [B, S, S, C] in [0, 1]) -> features by name."""
+
+    def _held(self, source: Source) -> Any:
+        """The set as arrays where it fits in memory, else the source itself, read again at every evaluation."""
+        try:
+            return evaluation_set(source, self._parts.config.data, self.settings.data.resize)
+        except UserError:
+            if self._parts.config.data.resident_mib > len(source) * self._parts.config.data.image_size**2 / 2**20 * 3:
+                raise
+            return source
+
+    def batches(self, split: str) -> Iterator[Mapping[str, np.ndarray]]:
+        """Padded batches of a split."""
+        return evaluation_batches(
+            self.sets[split], self.settings.batch_size, self._parts.config.data, self.settings.data.resize
+        )
+
+    def features(self, variables: Any, split: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Named features of a split, and `label`."""
+        return extract(self._apply, self.batches(split), names, variables=variables, sharding=self._sharding)
+
+    def names(self) -> tuple[str, ...]:
+        """The features that the evaluators of the configuration ask for."""
+        e = self.settings
+        return tuple(sorted({e.knn.feature, e.linear.feature, e.lowshot.feature}))
+
+    def judge(self, variables: Any) -> Entries:
+        """Every evaluator on a backbone; empty where there are no labels."""
+        if not self.labelled:
+            return {}
+        train, test = (self.features(variables, split, self.names()) for split in ("train", "test"))
+        return suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes)
+
+    def judge_pixels(self) -> Entries:
+        """The same evaluators on raw pixels, shrunk to at most `evals.pixel_side`."""
+        if not self.labelled:
+            return {}
+        train, test = self._pixels("train"), self._pixels("test")
+        return suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes, feature="pixels")
+
+    def _pixels(self, split: str) -> dict[str, np.ndarray]:
+        side = self.settings.pixel_side
+        small = ({**batch, "image": shrunk(batch["image"], side)} for batch in self.batches(split))
+        return extract(pixels, small, ("pixels",))
+
+
+def shrunk(images: np.ndarray, side: int) -> np.ndarray:
+    """[N, S, S, C] averaged down to at most `side` pixels a side; smaller ones stay as they are."""
+    if images.shape[1] <= side:
+        return images
+    small = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+    return np.stack(small).reshape(len(images), side, side, images.shape[-1])
+
+
+def log_row(entries: Entries) -> dict[str, float]:
+    """Values of entries as a row of metrics.jsonl: `eval/<name>`."""
+    return {f"eval/{name}": entry["value"] for name, entry in entries.items() if entry["value"] is not None}

@@ -1,0 +1,128 @@
+"""From the configuration of a stage to its parts, with every check that needs no compute."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from gssl_jax.data import pipeline
+from gssl_jax.data.sources import Source, open_source
+from gssl_jax.errors import UserError, unknown
+from gssl_jax.evals import suite
+from gssl_jax.methods import maskcluster
+from gssl_jax.methods.base import Clock, Method
+from gssl_jax.models.build import build_backbone
+from gssl_jax.models.vit import ViT
+from gssl_jax.training.mesh import check_batch, make_mesh
+from gssl_jax.training.optimizer import build_optimiser
+
+METHODS = {"maskcluster": maskcluster.build}
+"""Every value `config.method.name` may have, and what builds it from (config, backbone, clock)."""
+
+UNITS = ("step", "epoch")
+
+
+class Parts(NamedTuple):
+    """What a stage is made of. `crop` is where views are cut, `device` or `host`; `warnings` are lines to show."""
+
+    config: ConfigDict
+    source: Source
+    train: Source
+    test: Source
+    crop: str
+    clock: Clock
+    backbone: ViT
+    method: Method
+    optimiser: optax.GradientTransformation
+    mesh: Mesh
+    warnings: tuple[str, ...]
+
+
+def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
+    """The base groups with what `config.stage.<stage>` changes. Raises UserError for an unknown stage or key."""
+    if stage not in config.stage:
+        raise unknown("stage", stage, config.stage.keys())
+    merged = ConfigDict({k: v for k, v in config.items() if k not in ("stages", "stage")}).copy_and_resolve_references()
+    try:
+        merged.update(config.stage[stage])
+    except (KeyError, TypeError) as problem:
+        raise UserError(f"config.stage.{stage}: {problem}") from problem
+    return merged
+
+
+def assemble(config: ConfigDict) -> Parts:
+    """The parts of one stage; `config` comes from `stage_config`.
+
+    Raises UserError, before any compute, for everything in the configuration and the data that cannot work.
+    """
+    if config.method.name not in METHODS:
+        raise unknown("method.name", config.method.name, METHODS)
+    backbone = build_backbone(config)
+    mesh = make_mesh()
+    check_batch(config.optim.batch_size, mesh)
+    stream = config.data.streams.train
+    source = open_source(stream, stream.split, config.data)
+    if len(source) == 0:
+        raise UserError(f"{source.name} holds no images to train on: check data.streams.train.path")
+    train, test = (open_source(config.evals.data, config.evals.data[s], config.data) for s in ("train", "test"))
+    suite.check(np.array([train.label(i) for i in range(len(train))], np.int32), config.evals, train.classes)
+    config = config.copy_and_resolve_references()
+    config.data.crop = crop = pipeline.choose_crop(config.data, len(source))
+    clock = make_clock(config.optim, len(source))
+    method = METHODS[config.method.name](config, backbone, clock)
+    optimiser = build_optimiser(config.optim, clock)
+    return Parts(
+        config, source, train, test, crop, clock, backbone, method, optimiser, mesh, warnings(config, backbone)
+    )
+
+
+def make_clock(optim: ConfigDict, images: int) -> Clock:
+    """Durations in steps. Raises UserError for a unit that is not known and a stage without a step."""
+    if optim.unit not in UNITS:
+        raise unknown("optim.unit", optim.unit, UNITS)
+    unit = 1 if optim.unit == "step" else max(1, images // optim.batch_size)
+    clock = Clock(total=round(optim.duration * unit), unit=unit)
+    if clock.total < 1:
+        raise UserError(f"optim.duration={optim.duration} {optim.unit}s is less than one step: make it longer")
+    return clock
+
+
+def warnings(config: ConfigDict, backbone: ViT) -> tuple[str, ...]:
+    """What is allowed but unlikely to be meant: more prototypes than the rows of a batch can fill."""
+    views = config.optim.batch_size * config.method.views.globals
+    rows = {"cls": views, "patch": views * (config.data.image_size // backbone.patch) ** 2}
+    found = []
+    for level, available in rows.items():
+        count = config.method.prototypes[level]
+        if count > 16 * available:
+            found.append(
+                f"method.prototypes.{level}={count} is more than 16 times the {available} rows of a batch: most stay "
+                f"unused; try --config.method.prototypes.{level}={2 ** int(math.log2(available))} or a larger batch"
+            )
+    return tuple(found)
+
+
+def host_views(config: ConfigDict) -> dict[str, list[dict[str, Any]]]:
+    """What the host cuts where `data.crop` is `host`: one entry for each global and local view."""
+
+    def crop(name: str) -> dict[str, Any]:
+        a = config.method.augment[name]
+        return {"size": a.size, "scale": tuple(a.scale), "ratio": tuple(a.ratio), "interpolation": a.interpolation}
+
+    views = config.method.views
+    return {
+        "global": [crop(f"global_{min(v, 1) + 1}") for v in range(views["globals"])],
+        "local": [crop("local")] * views["locals"],
+    }
+
+
+def device_words() -> str:
+    """The devices in words, for results and reports."""
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"

@@ -1,0 +1,313 @@
+"""One stage: from its parts to a trained state, resumable at any step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from jax import Array
+from rich.console import Console
+
+from gssl_jax.data.arrays import load_canvases
+from gssl_jax.data.pipeline import StreamIterator, open_stream
+from gssl_jax.errors import UserError
+from gssl_jax.runs.console import Progress
+from gssl_jax.runs.evaluation import Judge, log_row
+from gssl_jax.runs.folder import RunFolder
+from gssl_jax.runs.parts import Parts, host_views
+from gssl_jax.runs.watch import CollapseAlarm, HealthProbe, probe_images
+from gssl_jax.training.checkpoint import Checkpoints
+from gssl_jax.training.loop import Hook, Row, train
+from gssl_jax.training.mesh import put_batch, replicated
+from gssl_jax.training.metrics import JsonLines, TensorBoard, Writer, cut_rows
+from gssl_jax.training.signals import StopRequest
+from gssl_jax.training.state import TrainState, create_state
+from gssl_jax.training.step import StepFunction, gather, make_step
+
+
+class Outcome(NamedTuple):
+    """How a stage ended: its state, the untrained backbone for comparison, seconds of training over all of its
+    starts, and the signal that interrupted it (0 = none)."""
+
+    state: TrainState
+    untrained: Any
+    seconds: float
+    signal: int
+
+
+@dataclass
+class Images:
+    """The images of the training stream: on the device where they fit, with the stream that says which come next."""
+
+    resident: dict[str, Array]
+    batches: StreamIterator
+    fingerprint: str
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        batch = next(self.batches)
+        return {"train": {name: batch[name] for name in ("index", "image", "local") if name in batch}}
+
+
+def open_images(parts: Parts, start: int) -> Images:
+    """The stream from batch `start` on."""
+    config, resident = parts.config, {}
+    if parts.crop == "device":
+        canvases = load_canvases(parts.source, config.data, min_side=config.backbone.patch)
+        resident["train"] = jax.device_put(canvases, replicated(parts.mesh))
+    batches = open_stream(
+        parts.source,
+        config.data,
+        batch_size=config.optim.batch_size,
+        seed=config.seed,
+        start_batch=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        views=None if parts.crop == "device" else host_views(config),
+        min_side=config.backbone.patch,
+    )
+    return Images(resident, batches, parts.source.fingerprint())
+
+
+@dataclass
+class Recorder:
+    """Hands rows to the writers, and what is said in words to the console too."""
+
+    stage: str
+    writers: list[Writer]
+    progress: Progress
+
+    def emit(self, step: int, row: Mapping[str, Any]) -> None:
+        for writer in self.writers:
+            writer.write(self.stage, step, row)
+        if "alarm" in row:
+            self.progress.say(f"step {step}: {row['alarm']}", style="bold red")
+
+    def on_log(self, step: int, row: Row) -> None:
+        self.emit(step, row)
+
+    def on_boundary(self, step: int, state: TrainState) -> None:
+        """Rows come with the logs."""
+
+
+@dataclass
+class Saver:
+    """Saves every `every` steps, and remembers the seconds trained before this start."""
+
+    checkpoints: Checkpoints
+    images: Images
+    every: int
+    before: float
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+    def save(self, state: TrainState) -> None:
+        stream = {"next_batch": int(state.step), "fingerprint": self.images.fingerprint}
+        self.checkpoints.save(state, {"train": stream, "seconds": self.seconds})
+
+    def on_log(self, step: int, row: Row) -> None:
+        """Saving goes by steps, not by logs."""
+
+    def on_boundary(self, step: int, state: TrainState) -> None:
+        if step % self.every == 0:
+            self.save(state)
+
+
+@dataclass
+class Examiner:
+    """Evaluates every `every` steps and writes the scores to the log."""
+
+    judge: Judge
+    parts: Parts
+    every: int
+    recorder: Recorder
+
+    def on_log(self, step: int, row: Row) -> None:
+        """Evaluation goes by steps, not by logs."""
+
+    def on_boundary(self, step: int, state: TrainState) -> None:
+        if self.every and step % self.every == 0 and step < self.parts.clock.total:
+            variables = self.parts.method.backbone(state.params, state.method_state, self.judge.settings.which)
+            row = log_row(self.judge.judge(variables))
+            self.recorder.emit(step, row)
+            scores = "  ".join(f"{name.removeprefix('eval/')} {value:.3f}" for name, value in row.items())
+            self.recorder.progress.say(f"step {step}: {scores}")
+
+
+def run_stage(
+    parts: Parts, number: int, name: str, folder: RunFolder, judge: Judge, console: Console, handed: Any = None
+) -> Outcome:
+    """Trains the stage to its end or to a signal; `handed` is the backbone of the stage before, if there is one."""
+    config, total = parts.config, parts.clock.total
+    with Checkpoints(folder.checkpoints(number, name), config.run.keep_checkpoints) as checkpoints:
+        done = checkpoints.latest or 0
+        images = open_images(parts, done)
+        state, untrained, before = start(parts, checkpoints, images, handed, console)
+        describe(parts, state, images, console, folder.path / "stages" / f"{number}-{name}")
+        cut_rows(folder.metrics, name, done)
+        writers: list[Writer] = [JsonLines(folder.metrics)]
+        if config.run.tensorboard:
+            writers.append(TensorBoard(folder.tensorboard))
+        progress = Progress(console, name, total, config.optim.batch_size)
+        saver = Saver(checkpoints, images, config.run.checkpoint_every, before)
+        hooks = make_hooks(parts, Recorder(name, writers, progress), judge, untrained, progress, saver)
+        with progress, StopRequest() as request:
+            stop = train(
+                state,
+                step_maker(parts),
+                images,
+                images.resident,
+                parts.mesh,
+                total=total,
+                batch_size=config.optim.batch_size,
+                hooks=hooks,
+                log_every=config.run.log_every,
+                dispatch=config.run.steps_per_dispatch,
+                asked_to_stop=lambda: bool(request.asked),
+            )
+        seconds = saver.seconds if done < total else before
+        if done < total:
+            saver.save(stop.state)
+        for writer in writers:
+            writer.close()
+        images.batches.close()
+    report_troubles(images, stop.state, console)
+    return Outcome(stop.state, untrained, seconds, request.asked if stop.interrupted else 0)
+
+
+def start(
+    parts: Parts, checkpoints: Checkpoints, images: Images, handed: Any, console: Console
+) -> tuple[TrainState, Any, float]:
+    """The state to begin with, the untrained backbone, and the seconds trained before.
+
+    The order: 1. resume from the stage's own checkpoint; 2. the backbone handed over by the stage before;
+    3. from scratch.
+    """
+    whole, config = replicated(parts.mesh), parts.config
+
+    def fresh(batches: Any, key: Array) -> TrainState:
+        return create_state(parts.method, parts.optimiser, gather(images.resident, batches), key)
+
+    batch = put_batch(shape_batch(parts, images), parts.mesh)
+    key = jax.random.key(config.seed)
+    state = jax.jit(fresh, out_shardings=whole)(batch, key)
+    untrained = jax.device_get(parts.method.backbone(state.params, state.method_state, "teacher"))
+    if checkpoints.latest is not None:
+        state, extra = checkpoints.restore(jax.eval_shape(fresh, batch, key), whole)
+        check_stream(extra["train"], images, int(state.step))
+        console.print(f"going on at step {int(state.step)} of {parts.clock.total}", highlight=False)
+        return state, untrained, float(extra["seconds"])
+    if handed is not None:
+        params = {**state.params, "backbone": handed["params"]}
+        teacher = {**state.method_state["teacher"], "backbone": jax.tree.map(np.copy, handed["params"])}
+        state = state.replace(params=params, method_state={**state.method_state, "teacher": teacher})
+        state = jax.device_put(state, whole)
+    return state, untrained, 0.0
+
+
+def shape_batch(parts: Parts, images: Images) -> dict[str, dict[str, np.ndarray]]:
+    """A batch of zeros with the shapes of the stream, for the initialisation; it takes nothing from the stream."""
+    config = parts.config
+    b, c, views = config.optim.batch_size // jax.process_count(), config.data.channels, config.method.views
+    batch = {"index": np.arange(b, dtype=np.int32) % len(parts.source)}
+    if parts.crop == "host":
+        cuts = host_views(config)
+        batch["image"] = np.zeros((b, views["globals"], *(cuts["global"][0]["size"],) * 2, c), np.uint8)
+        if views["locals"]:
+            batch["local"] = np.zeros((b, views["locals"], *(cuts["local"][0]["size"],) * 2, c), np.uint8)
+    return {"train": batch}
+
+
+def check_stream(saved: Mapping[str, Any], images: Images, step: int) -> None:
+    """Raises UserError where the data are not those the checkpoint was trained on."""
+    if saved["fingerprint"] != images.fingerprint or saved["next_batch"] != step:
+        raise UserError(
+            "the training images are not those this run began with (their fingerprint differs): put them back, or "
+            "choose another --workdir"
+        )
+
+
+def step_maker(parts: Parts) -> Any:
+    """Number of steps -> the jitted step for it, made once."""
+    made: dict[int, StepFunction] = {}
+
+    def step_for(n: int) -> StepFunction:
+        if n not in made:
+            made[n] = make_step(parts.method, parts.optimiser, parts.mesh, n)
+        return made[n]
+
+    return step_for
+
+
+def make_hooks(
+    parts: Parts, recorder: Recorder, judge: Judge, untrained: Any, progress: Progress, saver: Saver
+) -> list[Hook]:
+    """What happens beside the steps, in order: log, alarm, health, evaluation, live line, checkpoint."""
+    config = parts.config
+    alarm = CollapseAlarm(recorder.emit)
+
+    def measured(step: int, row: dict[str, Any]) -> None:
+        recorder.emit(step, row)
+        alarm.on_health(step, row)
+
+    sample = first_images(judge, config.run.health_samples)
+    probe = HealthProbe(
+        parts.method,
+        lambda variables, images: judge.encode(variables, images)["feat"],
+        sample,
+        config.evals.which,
+        config.run.health_every,
+        measured,
+    )
+    probe.begin(untrained)
+    examiner = Examiner(judge, parts, parts.clock.steps(config.evals.every), recorder)
+    return [recorder, alarm, probe, examiner, progress, saver]
+
+
+def first_images(judge: Judge, count: int) -> np.ndarray:
+    """At most `count` images of the evaluation's training split, float32 in [0, 1], spread over its classes."""
+    held = judge.sets["train"]
+    if isinstance(held, Mapping):
+        chosen = probe_images(held["image"], count)
+    else:
+        batch = next(iter(judge.batches("train")))
+        chosen = batch["image"][batch["valid"]][:count]
+    return chosen.astype(np.float32) / np.iinfo(chosen.dtype).max
+
+
+def describe(parts: Parts, state: TrainState, images: Images, console: Console, folder: Any) -> None:
+    """What is about to be trained, in two lines; every parameter by name in parameters.txt of the stage."""
+    for line in parts.warnings:
+        console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
+    backbone = parameter_overview.count_parameters(state.params["backbone"])
+    rest = parameter_overview.count_parameters(state.params) - backbone
+    where = "resident on the device" if images.resident else "decoded as they come"
+    config = parts.config
+    console.print(
+        f"{len(parts.source)} images of {parts.source.name}, {where}; backbone {backbone / 1e6:.2f} M parameters, "
+        f"heads {rest / 1e6:.2f} M; {parts.clock.total} steps of {config.optim.batch_size} on {parts.mesh.size} device(s)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    text = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+    (folder / "parameters.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def report_troubles(images: Images, state: TrainState, console: Console) -> None:
+    """Unreadable images by name, and steps that were not finite."""
+    broken = images.batches.broken
+    if broken:
+        console.print(f"{len(broken)} unreadable images were replaced: {'; '.join(broken[:5])}", style="yellow")
+    skipped = int(state.skipped)
+    if skipped:
+        console.print(f"{skipped} steps were not finite and changed nothing: lower optim.learning_rate", style="yellow")
