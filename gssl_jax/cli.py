@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -46,7 +46,7 @@ def parse(argv: Sequence[str]) -> Options | None:
     recipe = check_flags(argv)
     try:
         left = values(list(argv))
-        config = values["config"].value
+        config: Any = values["config"].value
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as problem:
         raise explained(problem, argv, recipe) from problem
     if len(left) > 1:
@@ -88,7 +88,8 @@ def explained(problem: Exception, argv: Sequence[str], recipe: str) -> UserError
     config_flags.DEFINE_config_file("config", None, "", flag_values=values)
     try:
         values([argv[0], f"--config={recipe}"])
-        known = flat(values["config"].value.to_dict())
+        bare: Any = values["config"].value
+        known = flat(bare.to_dict())
     except Exception as inner:  # the recipe itself refuses: its own words are the message
         return UserError(" ".join(str(inner).split()) or type(inner).__name__)
     for argument in argv[1:]:

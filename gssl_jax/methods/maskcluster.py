@@ -217,7 +217,7 @@ class MaskCluster:
                 metrics[f"train/memax_{level}"] = penalty
             total = total + weights[level] * penalty
             metrics |= self._health(level, targets[level], learned[level])
-        metrics["train/loss"] = total
+        metrics |= {"train/loss": total, "train/momentum": self.momentum(step)}
         centre = {level: self.controls[level].centre(state["centre"][level], taught[level]) for level in LEVELS}
         return total, ({**state, "centre": centre}, metrics)
 

@@ -114,7 +114,7 @@ class MaskedViews:
             align=c.align,
             foreign_probability=c.foreign_probability,
             foreign_ratio=c.foreign_ratio,
-            fill=self.fill,
+            fill=jnp.asarray(self.fill),
         )
         return {"student": student, "mask": mask}
 

@@ -163,6 +163,8 @@ class ViT(nn.Module):
             patchify(normalise(images, self.mean, self.std), self.patch).astype(self.dtype)
         )
         if mask is not None:
+            if mask_token is None:
+                raise ValueError("a mask needs the mask_token that takes the place of the hidden patches")
             x = jnp.where(mask[..., None], mask_token[None, None, :].astype(x.dtype), x)
         x = self._with_positions_and_extra_tokens(x, side, keep)
         norm = nn.LayerNorm(epsilon=self.layer_norm_eps, use_fast_variance=False, dtype=jnp.float32, name="norm")

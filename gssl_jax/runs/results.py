@@ -40,7 +40,7 @@ def build_results(
         "run": {
             "config": plain(config),
             **run,
-            "parameters": parameter_overview.count_parameters(variables["params"]),
+            "parameters": int(parameter_overview.count_parameters(variables["params"])),
             "device": device_words(),
             "versions": versions(),
             "data": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from gssl_jax.training.checkpoint import Checkpoints
 from gssl_jax.training.loop import Hook, Row, train
 from gssl_jax.training.mesh import put_batch, replicated
 from gssl_jax.training.metrics import JsonLines, TensorBoard, Writer, cut_rows
+from gssl_jax.training.optimizer import schedules_of
 from gssl_jax.training.signals import StopRequest
 from gssl_jax.training.state import TrainState, create_state
 from gssl_jax.training.step import StepFunction, gather, make_step
@@ -210,7 +212,7 @@ def start(
     if handed is not None:
         params = {**state.params, "backbone": handed["params"]}
         teacher = {**state.method_state["teacher"], "backbone": jax.tree.map(np.copy, handed["params"])}
-        state = state.replace(params=params, method_state={**state.method_state, "teacher": teacher})
+        state = dataclasses.replace(state, params=params, method_state={**state.method_state, "teacher": teacher})
         state = jax.device_put(state, whole)
     return state, untrained, 0.0
 
@@ -240,10 +242,11 @@ def check_stream(saved: Mapping[str, Any], images: Images, step: int) -> None:
 def step_maker(parts: Parts) -> Any:
     """Number of steps -> the jitted step for it, made once."""
     made: dict[int, StepFunction] = {}
+    schedules = schedules_of(parts.config.optim, parts.clock)
 
     def step_for(n: int) -> StepFunction:
         if n not in made:
-            made[n] = make_step(parts.method, parts.optimiser, parts.mesh, n)
+            made[n] = make_step(parts.method, parts.optimiser, parts.mesh, n, schedules)
         return made[n]
 
     return step_for
@@ -292,13 +295,10 @@ def describe(parts: Parts, state: TrainState, images: Images, console: Console, 
     backbone = parameter_overview.count_parameters(state.params["backbone"])
     rest = parameter_overview.count_parameters(state.params) - backbone
     where = "resident on the device" if images.resident else "decoded as they come"
-    config = parts.config
-    console.print(
-        f"{len(parts.source)} images of {parts.source.name}, {where}; backbone {backbone / 1e6:.2f} M parameters, "
-        f"heads {rest / 1e6:.2f} M; {parts.clock.total} steps of {config.optim.batch_size} on {parts.mesh.size} device(s)",
-        highlight=False,
-        soft_wrap=True,
-    )
+    network = f"backbone {backbone / 1e6:.2f} M parameters, heads {rest / 1e6:.2f} M"
+    length = f"{parts.clock.total} steps of {parts.config.optim.batch_size} on {parts.mesh.size} device(s)"
+    line = f"{len(parts.source)} images of {parts.source.name}, {where}; {network}; {length}"
+    console.print(line, highlight=False, soft_wrap=True)
     text = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     (folder / "parameters.txt").write_text(text + "\n", encoding="utf-8")
 

@@ -41,7 +41,13 @@ class HealthProbe:
     """
 
     def __init__(
-        self, method: Method, encode: Callable[[Any, Array], Array], images: Array, which: str, every: int, emit: Emit
+        self,
+        method: Method,
+        encode: Callable[[Any, Any], Array],
+        images: Array | np.ndarray,
+        which: str,
+        every: int,
+        emit: Emit,
     ) -> None:
         self._method, self._encode, self._images, self._which = method, encode, images, which
         self._every, self._emit = every, emit

@@ -25,6 +25,11 @@ def weight_decay(settings: ConfigDict, clock: Clock) -> optax.Schedule:
     return lambda step: schedules.cosine(step, settings.weight_decay, settings.final_weight_decay, clock.total)
 
 
+def schedules_of(settings: ConfigDict, clock: Clock) -> dict[str, optax.Schedule]:
+    """What the optimiser varies with the step, by name, for the log."""
+    return {"learning_rate": learning_rate(settings, clock), "weight_decay": weight_decay(settings, clock)}
+
+
 def decays(params: Any, positions: bool) -> Any:
     """True for the leaves that decay: matrices, and class token, positions and registers if `positions`."""
     tokens = ("cls_token", "positions", "registers", "mask_token")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ Metrics = dict[str, Average]
 StepFunction = Callable[[TrainState, Mapping[str, Array], Any], tuple[TrainState, Metrics]]
 
 
-def gather(resident: Mapping[str, Array], batches: Batches) -> dict[str, dict[str, Array]]:
+def gather(resident: Mapping[str, Array], batches: Batches) -> dict[str, Mapping[str, Array]]:
     """Batches that carry only `index` get their images from the arrays that live on the device, [N, S, S, C]."""
     return {
         name: batch if "image" in batch else {**batch, "image": resident[name][batch["index"]][:, None]}
@@ -47,7 +49,8 @@ def transition(
     old, new = (state.params, state.method_state, state.opt_state), (params, method_state, opt_state)
     params, method_state, opt_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     samples = sum(batch["index"].shape[0] for batch in batches.values())
-    after = state.replace(
+    after = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         method_state=method_state,
@@ -58,15 +61,23 @@ def transition(
     return after, {**metrics, "train/gradient_norm": norm}, finite
 
 
-def make_step(method: Method, optimiser: optax.GradientTransformation, mesh: Mesh, dispatch: int = 1) -> StepFunction:
+def make_step(
+    method: Method,
+    optimiser: optax.GradientTransformation,
+    mesh: Mesh,
+    dispatch: int = 1,
+    schedules: Mapping[str, optax.Schedule] = MappingProxyType({}),
+) -> StepFunction:
     """The jitted step: (state, resident, batches) -> (state, averages of the metrics over the finite steps).
 
     `dispatch` > 1 runs that many steps in one call; its batches are stacked in front, [dispatch, B, ...].
-    The state is donated.
+    `schedules` are logged as `train/<name>` at the step's own value. The state is donated.
     """
 
     def one(state: TrainState, resident: Mapping[str, Array], batches: Any) -> tuple[TrainState, Metrics]:
+        now = {f"train/{name}": jnp.asarray(schedule(state.step)) for name, schedule in schedules.items()}
         state, metrics, finite = transition(method, optimiser, state, gather(resident, batches))
+        metrics |= now
         return state, {name: Average.from_model_output(value[None], finite[None]) for name, value in metrics.items()}
 
     def several(state: TrainState, resident: Mapping[str, Array], batches: Any) -> tuple[TrainState, Metrics]:
