@@ -17,10 +17,10 @@ def rank_me(features: Array) -> Array:
     """
     features = features.astype(jnp.float32)
     finite = jnp.isfinite(features).all()
-    # LAPACK may not return from NaN input, so the decomposition sees zeros instead.
+    # LAPACK need not return from NaN input, so the decomposition sees zeros instead, whose shares are 0 / 0.
     singular = jnp.linalg.svd(jnp.where(finite, features, 0.0), compute_uv=False)
     share = singular / singular.sum()
-    return jnp.where(finite, jnp.exp(-jax.scipy.special.xlogy(share, share).sum()), jnp.nan)
+    return jnp.exp(-jax.scipy.special.xlogy(share, share).sum())
 
 
 def feature_std(features: Array) -> Array:

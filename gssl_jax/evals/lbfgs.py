@@ -43,7 +43,7 @@ class _State(NamedTuple):
     iterations: Array  # [K]
 
 
-def minimise(objective: Objective, max_iterations: int, tolerance: Array | float) -> Minimum:
+def minimise(objective: Objective, max_iterations: Array | int, tolerance: Array | float) -> Minimum:
     """From zero until every column's residual is below `tolerance`, or nothing moves in float32, or the limit.
 
     Limited-memory BFGS (Nocedal and Wright, algorithm 7.4). Its starting matrix is diagonal: the mean p (1 - p) of
@@ -84,7 +84,7 @@ def _iterate(objective: Objective, moment_RxK: Array, state: _State, tolerance: 
 
     direction = _direction(gradient, scale, moves, changes, inverse, state.step)
     slope_K = _dot(direction, gradient)
-    active_K = (residual_K >= tolerance) & (slope_K < 0) & ~state.stuck
+    active_K = (residual_K >= tolerance) & ~state.stuck
     along = jnp.einsum("nr,rkc->nkc", objective.features, direction)
     length_K = _line_search(objective, state, direction, along, jnp.where(active_K, slope_K, 0.0))
     move = length_K[None, :, None] * direction

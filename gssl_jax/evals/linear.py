@@ -97,7 +97,7 @@ def _in_groups(
     return [fit(l2[start : start + size], weights[start : start + size]) for start in range(0, len(l2), size)]
 
 
-@partial(jax.jit, static_argnames=("classes", "max_iterations"))
+@partial(jax.jit, static_argnames=("classes",))
 @jax.default_matmul_precision("highest")
 def _fit(
     features: Array, labels: Array, l2: Array, weights: Array, classes: int, max_iterations: int, tolerance: float

@@ -65,7 +65,7 @@ def fit(
     return jax.tree.map(lambda leaf: leaf[0], many)
 
 
-@partial(jax.jit, static_argnames=("classes", "intercept", "max_iterations"))
+@partial(jax.jit, static_argnames=("classes", "intercept"))
 @jax.default_matmul_precision("highest")
 def fit_many(
     features: Array,
@@ -97,8 +97,8 @@ def fit_rotated(
     weights: Array,
     classes: int,
     intercept: bool,
-    max_iterations: int,
-    tolerance: float,
+    max_iterations: Array | int,
+    tolerance: Array | float,
 ) -> Fit:
     """`fit_many` on features that went through `rotate` already: the weights [K, R, C] are in that basis."""
     size = features.shape[1]

@@ -32,11 +32,11 @@ def test_equals_scikit_learn():
     np.testing.assert_allclose(knn_scores(TRAIN, LABELS, TEST, k=5, temperature=0.1, classes=4), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("tiles", [(7, 5), (60, 4), (64, 1024), (1, 23)])
-def test_tiles_do_not_matter(tiles):
+@pytest.mark.parametrize(("tiles", "k"), [((7, 5), 6), ((60, 4), 6), ((64, 1024), 79), ((1, 23), 6), ((33, 9), 80)])
+def test_tiles_do_not_matter(tiles, k):
     train = np.concatenate([TRAIN, TRAIN[:20]])  # duplicates with other labels: ties
     labels = np.concatenate([LABELS, (LABELS[:20] + 1) % 4])
-    options = {"k": 6, "temperature": 0.07, "classes": 4}
+    options = {"k": k, "temperature": 1.0, "classes": 4}  # the farthest count too
     whole = knn_scores(train, labels, TEST, **options)
     tiled = knn_scores(train, labels, TEST, train_tile=tiles[0], test_tile=tiles[1], **options)
     np.testing.assert_allclose(tiled, whole, atol=1e-6)

@@ -49,9 +49,19 @@ def test_equals_scikit_learn(limit, monkeypatch):
     np.testing.assert_array_equal(result.correct, predicted == test_labels)
 
 
+def test_the_strongest_of_equals_wins():
+    labels = np.arange(30) % 3
+    features = 100 * np.eye(3, dtype=np.float32)[labels]
+    result = linear(
+        features, labels, features, labels, classes=3, l2_grid=GRID, max_iterations=300, tolerance=1e-5, seed=0
+    )
+    assert result.l2 == 1.0 and result.correct.all()
+
+
 def test_validation_part_is_stratified_and_leaves_every_class_an_image():
     labels = np.array([0] * 50 + [1] * 10 + [2])
     chosen = validation_part(labels, 0.2, seed=1)
     assert [chosen[labels == c].sum() for c in range(3)] == [10, 2, 0]
+    assert [validation_part(labels, 0.95, seed=1)[labels == c].sum() for c in range(3)] == [48, 9, 0]
     assert (chosen == validation_part(labels, 0.2, seed=1)).all()
     assert (chosen != validation_part(labels, 0.2, seed=2)).any()

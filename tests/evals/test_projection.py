@@ -25,9 +25,16 @@ def test_clusters_stay_clusters_and_the_seed_decides():
     assert (t_sne(features, points=60, seed=1)[0] != rows).any()
 
 
+def test_one_dimension():
+    line = np.abs(np.random.default_rng(0).normal(size=(30, 1))).astype(np.float32)
+    line[::2] *= -1
+    places = [t_sne(line, points=30, seed=0)[1] for _ in range(2)]
+    np.testing.assert_array_equal(*places)
+
+
 def test_broken_and_collapsed_features():
     features, _ = clusters()
-    features[3] = np.nan
+    features[3, 7] = np.nan
     rows, places = t_sne(features, points=1000, seed=0)
     assert 3 not in rows and len(rows) == 89 == len(places)
     for useless in (np.ones((90, 20), np.float32), np.full((90, 20), np.nan, np.float32), features[:4]):
