@@ -45,7 +45,7 @@ def parse(argv: Sequence[str]) -> Options | None:
     flags.DEFINE_boolean("debug", False, "traceback on errors", flag_values=values)
     recipe = check_flags(argv)
     try:
-        left = values(list(argv))
+        left = read(values, argv)
         config: Any = values["config"].value
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as problem:
         raise explained(problem, argv, recipe) from problem
@@ -56,6 +56,15 @@ def parse(argv: Sequence[str]) -> Options | None:
     named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
     default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)
     return Options(config, Path(values["workdir"].value) if values["workdir"].value else default)
+
+
+def read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Parses `argv` into `values`; returns what is not a flag. ml_collections looks for overrides in `sys.argv`."""
+    before, sys.argv = sys.argv, list(argv)
+    try:
+        return values(list(argv))
+    finally:
+        sys.argv = before
 
 
 def check_flags(argv: Sequence[str]) -> str:
@@ -84,12 +93,8 @@ def check_flags(argv: Sequence[str]) -> str:
 
 def explained(problem: Exception, argv: Sequence[str], recipe: str) -> UserError:
     """The error of a recipe or an override in one line; a mistyped key gets the nearest one."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
     try:
-        values([argv[0], f"--config={recipe}"])
-        bare: Any = values["config"].value
-        known = flat(bare.to_dict())
+        known = flat(alone(argv[0], recipe).to_dict())
     except Exception as inner:  # the recipe itself refuses: its own words are the message
         return UserError(" ".join(str(inner).split()) or type(inner).__name__)
     for argument in argv[1:]:
@@ -100,11 +105,19 @@ def explained(problem: Exception, argv: Sequence[str], recipe: str) -> UserError
         if key not in known:
             return unknown("key", key, nearest_keys(key, known))
         try:
-            values([argv[0], f"--config={recipe}", argument])
+            alone(argv[0], recipe, argument)
         except Exception:
             kind = type(known[key]).__name__
             return UserError(f"--config.{key}={value}: this is no {kind} (it is {known[key]!r} now)")
     return UserError(" ".join(str(problem).split()))
+
+
+def alone(program: str, recipe: str, *overrides: str) -> Any:
+    """The configuration of a recipe with nothing but `overrides`."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    read(values, [program, f"--config={recipe}", *overrides])
+    return values["config"].value
 
 
 def nearest_keys(key: str, known: dict[str, object]) -> list[str]:

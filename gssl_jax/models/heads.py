@@ -39,9 +39,9 @@ class BatchStandardise(nn.Module):
 class Projector(nn.Module):
     """MLP with GELU between its layers and an l2-normalised output: [..., D] -> [..., output].
 
-    `norm` stands before each GELU: `none` (DINO, MC-SSL) or `batch` (MSN, SwAV). At the start a backbone's features
-    hardly differ between images; batch statistics enlarge what differs, which is what prototypes need to take hold
-    within few steps.
+    `norm` stands before each GELU and, as in SimCLR v2 and MoCo v3, after the last layer: `none` (DINO, MC-SSL) or
+    `batch`. At the start a backbone's features hardly differ between images; batch statistics enlarge what differs
+    and centre the cosines, which is what prototypes need to take hold within few steps.
     """
 
     hidden: int
@@ -55,7 +55,8 @@ class Projector(nn.Module):
         for _ in range(self.layers - 1):
             x = nn.Dense(self.hidden, dtype=self.dtype)(x)
             x = nn.gelu(BatchStandardise()(x) if self.norm == "batch" else x, approximate=False)
-        return l2_normalise(nn.Dense(self.output, dtype=self.dtype)(x))
+        x = nn.Dense(self.output, dtype=self.dtype)(x)
+        return l2_normalise(BatchStandardise()(x) if self.norm == "batch" else x)
 
 
 class Prototypes(nn.Module):
