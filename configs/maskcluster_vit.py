@@ -136,7 +136,7 @@ def base():
     e.which = "teacher"  # teacher | student
     e.batch_size = 256
     e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat"))  # [DINO]
-    e.linear = ConfigDict(dict(feature="feat", l2_grid=(1e-6, 1e-5, 1e-4, 1e-3), max_iterations=500, tolerance=1e-4))
+    e.linear = ConfigDict(dict(feature="feat", l2_grid=(1e-4, 1e-3, 1e-2, 1e-1), max_iterations=500, tolerance=1e-4))
     e.lowshot = ConfigDict(
         dict(
             shots=(1, 2, 5),
@@ -145,7 +145,7 @@ def base():
             l2=0.075,
             kfold_from=5,
             folds=5,
-            l2_grid=(0.0025, 0.025, 0.075, 0.25),
+            l2_grid=(0.0025, 0.025, 0.25, 2.5),
             msn_transductive=False,
         )  # [MSN: lambda / n, lambda .0025-.075]
     )
@@ -265,6 +265,8 @@ def cifar10(c):
 
 def folder(c, path, size=64, backbone="vit_micro8"):
     """Any folder of images; 64 px and a small network run on a laptop, size=224,backbone=vit_s16 wants a GPU."""
+    if not isinstance(size, int):
+        raise ValueError(f"size={size}: give the side in pixels, e.g. size=64")
     if not path:
         raise ValueError("the folder preset needs a path: --config=configs/maskcluster_vit.py:folder,path=DIR")
     small(c)
@@ -302,7 +304,7 @@ def get_config(argument="photos"):
         key, separator, value = pair.partition("=")
         if not separator:
             raise ValueError(f"preset option {pair!r} is not of the form key=value")
-        options[key] = int(value) if value.isdigit() else value
+        options[key] = int(value) if key == "size" and value.isdigit() else value
     if name == "folder":
         options.setdefault("path", "")
     c = base()

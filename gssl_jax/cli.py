@@ -52,6 +52,10 @@ def parse(argv: Sequence[str]) -> Options | None:
     if len(left) > 1:
         raise UserError(f"{left[1]!r} is not a flag: options begin with --, see --help")
     config.lock()
+    if "://" in values["workdir"].value:
+        raise UserError(
+            f"--workdir={values['workdir'].value} is a URL: give a folder, a bucket has to be mounted as one"
+        )
     path, _, preset = recipe.partition(":")
     named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
     default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)

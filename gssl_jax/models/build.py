@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
@@ -13,7 +14,7 @@ POSITIONS = ("learned", "sincos")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def compute_dtype(name: str) -> jnp.dtype:
+def compute_dtype(name: str) -> DTypeLike:
     """`float32`, `bfloat16`, or `auto`: float32 on a CPU, where bfloat16 is slower, and bfloat16 elsewhere."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from gssl_jax.ops.patches import unpatchify
 
@@ -48,7 +49,7 @@ class Projector(nn.Module):
     layers: int
     output: int
     norm: str
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -80,7 +81,7 @@ class ReconstructionHead(nn.Module):
     patch: int
     channels: int
     layers: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: Array) -> Array:

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from gssl_jax.ops.augment import normalise
 from gssl_jax.ops.patches import patchify
@@ -58,7 +59,7 @@ class Attention(nn.Module):
     """Multi-head self-attention; the softmax is taken in float32. Returns (output, attention or None)."""
 
     heads: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x_BxTxD: Array, with_weights: bool) -> tuple[Array, Array | None]:
@@ -83,7 +84,7 @@ class Block(nn.Module):
     drop_path: float
     layer_scale: float
     layer_norm_eps: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     def _norm(self, name: str) -> nn.LayerNorm:
         return nn.LayerNorm(epsilon=self.layer_norm_eps, use_fast_variance=False, dtype=jnp.float32, name=name)
@@ -132,7 +133,7 @@ class ViT(nn.Module):
     layer_norm_eps: float = 1e-6
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

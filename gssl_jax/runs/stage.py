@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -151,15 +152,19 @@ def run_stage(
 ) -> Outcome:
     """Trains the stage to its end or to a signal; `handed` is the backbone of the stage before, if there is one."""
     config, total = parts.config, parts.clock.total
-    with Checkpoints(folder.checkpoints(number, name), config.run.keep_checkpoints) as checkpoints:
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder.checkpoints(number, name), config.run.keep_checkpoints))
         done = checkpoints.latest or 0
         images = open_images(parts, done)
+        stack.callback(images.batches.close)
         state, untrained, before = start(parts, checkpoints, images, handed, console)
         describe(parts, state, images, console, folder.path / "stages" / f"{number}-{name}")
         cut_rows(folder.metrics, name, done)
         writers: list[Writer] = [JsonLines(folder.metrics)]
         if config.run.tensorboard:
             writers.append(TensorBoard(folder.tensorboard))
+        for writer in writers:
+            stack.callback(writer.close)
         progress = Progress(console, name, total, config.optim.batch_size)
         saver = Saver(checkpoints, images, config.run.checkpoint_every, before)
         hooks = make_hooks(parts, Recorder(name, writers, progress), judge, untrained, progress, saver)
@@ -180,9 +185,6 @@ def run_stage(
         seconds = saver.seconds if done < total else before
         if done < total:
             saver.save(stop.state)
-        for writer in writers:
-            writer.close()
-        images.batches.close()
     report_troubles(images, stop.state, console)
     return Outcome(stop.state, untrained, seconds, request.asked if stop.interrupted else 0)
 

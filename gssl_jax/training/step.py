@@ -41,7 +41,7 @@ def transition(
     (loss, (method_state, metrics)), gradients = jax.value_and_grad(method.loss, has_aux=True)(
         state.params, state.method_state, views, key, state.step, True
     )
-    norm = optax.global_norm(gradients)
+    norm = optax.tree.norm(gradients)
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     method_state = method.after_update(params, method_state, state.step)

@@ -1,0 +1,64 @@
+"""The alarm by hand-made rows: it waits twenty steps, speaks once, and names the knob."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gssl_jax.runs.watch import CollapseAlarm, probe_images
+
+HEALTHY = {"health/mean_target_entropy_cls": 0.98, "health/target_entropy_cls": 0.6,
+           "health/mean_target_entropy_patch": 0.97, "health/target_entropy_patch": 0.3}  # fmt: skip
+
+
+def alarm():
+    said = []
+    return CollapseAlarm(lambda step, row: said.append((step, row["alarm"]))), said
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good", "words"),
+    [
+        ("health/mean_target_entropy_patch", 0.09, 0.11, "method.collapse.patch=sinkhorn"),
+        ("health/mean_target_entropy_cls", 0.0, 0.11, "method.collapse.cls=sinkhorn"),
+        ("health/target_entropy_cls", 0.995, 0.985, "method.temperature.teacher_start"),
+        ("health/target_entropy_patch", 1.0, 0.985, "patch targets are uniform"),
+    ],
+)
+def test_a_collapse_that_lasts_twenty_steps_is_called_once(key, bad, good, words):
+    watch, said = alarm()
+    for step in (10, 20, 30):
+        watch.on_log(step, HEALTHY)
+    watch.on_log(40, HEALTHY | {key: bad})  # steps 31 to 40
+    assert said == []
+    watch.on_log(50, HEALTHY | {key: bad})
+    assert [step for step, _ in said] == [50] and words in said[0][1]
+    watch.on_log(60, HEALTHY | {key: bad})
+    assert len(said) == 1
+
+
+def test_a_collapse_that_passes_is_not_called():
+    watch, said = alarm()
+    for step, value in ((10, 0.05), (20, 0.2), (30, 0.05), (40, 0.2)):
+        watch.on_log(step, HEALTHY | {"health/mean_target_entropy_cls": value})
+    assert said == []
+
+
+def test_one_long_interval_is_enough():
+    watch, said = alarm()
+    watch.on_log(50, HEALTHY | {"health/mean_target_entropy_cls": 0.01})
+    assert [step for step, _ in said] == [50]
+
+
+@pytest.mark.parametrize(("left", "rank", "fires"), [(1.0, 50.0, False), (0.02, 2.1, False), (0.009, 50.0, True),
+                                                    (1.0, 1.9, True), (math.nan, 5.0, True)])  # fmt: skip
+def test_collapsed_features(left, rank, fires):
+    watch, said = alarm()
+    watch.on_health(40, {"health/feature_std_of_start": left, "health/rankme": rank})
+    watch.on_health(60, {"health/feature_std_of_start": left, "health/rankme": rank})
+    assert len(said) == fires
+
+
+def test_probe_images_are_spread_evenly():
+    assert probe_images(np.arange(11), 3).tolist() == [0, 5, 10]
+    assert probe_images(np.arange(2), 8).tolist() == [0, 1]
