@@ -9,6 +9,7 @@ import pytest
 
 from gssl_jax.ops import assignment
 from gssl_jax.training.mesh import make_mesh, on_data
+from tests import reference
 
 # L[i, j] = sin(1 + i K + j) with B = 4 rows and K = 3 prototypes; every vector below was computed apart from this code.
 L = np.sin(1.0 + np.arange(12.0)).reshape(4, 3).astype(np.float32)
@@ -23,20 +24,6 @@ health = jax.jit(assignment.assignment_health)
 
 def scores(rows, prototypes, seed=0, scale=5.0):
     return scale * np.random.default_rng(seed).standard_normal((rows, prototypes)).astype(np.float32)
-
-
-def sinkhorn_by_matrix(log_scores, iterations):
-    """The alternation as it is printed in the papers: Q is K x B, rows to 1 / K, then columns to 1 / B."""
-    q = np.exp(np.float64(log_scores) - log_scores.max()).T
-    q /= q.sum()
-    for _ in range(iterations):
-        q /= q.sum(axis=1, keepdims=True) * q.shape[0]
-        q /= q.sum(axis=0, keepdims=True) * q.shape[1]
-    return (q * q.shape[1]).T
-
-
-def entropy_by_loop(p):
-    return -sum(x * np.log(x) for x in np.float64(p) if x > 0)
 
 
 @pytest.mark.parametrize(("eps", "expected", "marginals"), [
@@ -71,7 +58,7 @@ def test_sinkhorn_on_shards_of_the_batch_would_be_another_thing():
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_sinkhorn_equals_the_matrix_form(iterations):
     x = scores(32, 5)
-    np.testing.assert_allclose(sinkhorn(jnp.asarray(x), iterations), sinkhorn_by_matrix(x, iterations), atol=2e-6)
+    np.testing.assert_allclose(sinkhorn(jnp.asarray(x), iterations), reference.sinkhorn(x, iterations), atol=2e-6)
 
 
 def test_sinkhorn_over_eight_devices_is_global():
@@ -79,8 +66,8 @@ def test_sinkhorn_over_eight_devices_is_global():
     assert mesh.size == 8
     sharded = jax.device_put(x, on_data(mesh))
     q = sinkhorn(sharded, 3)
-    np.testing.assert_allclose(q, sinkhorn_by_matrix(x, 3), atol=2e-6)
-    apart = np.concatenate([sinkhorn_by_matrix(x[i : i + 4], 3) for i in range(0, 32, 4)])
+    np.testing.assert_allclose(q, reference.sinkhorn(x, 3), atol=2e-6)
+    apart = np.concatenate([reference.sinkhorn(x[i : i + 4], 3) for i in range(0, 32, 4)])
     assert np.abs(np.asarray(q) - apart).max() > 0.1
 
 
@@ -173,8 +160,8 @@ def test_health_by_hand():
     # Five targets over four prototypes: 0 first for three of them, 1 for two; 2 and 3 for none.
     targets = jnp.asarray([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.0, 1, 0, 0], [0.2, 0.8, 0, 0], [1.0, 0, 0, 0]])
     found = health(targets)
-    each = [entropy_by_loop(row) for row in np.asarray(targets)]
-    mean = entropy_by_loop(np.asarray(targets).mean(axis=0))
+    each = [reference.entropy(row) for row in np.asarray(targets)]
+    mean = reference.entropy(np.asarray(targets).mean(axis=0))
     assert float(found["target_entropy"]) == pytest.approx(np.mean(each) / np.log(4), abs=1e-6)
     assert float(found["mean_target_entropy"]) == pytest.approx(mean / np.log(4), abs=1e-6)
     assert float(found["prototypes_in_use"]) == pytest.approx(0.5)

@@ -9,22 +9,13 @@ import pytest
 
 from gssl_jax.ops import losses
 from gssl_jax.ops.assignment import centred, entropy
+from tests.reference import cross_entropy, softmax
 
 L = np.sin(1.0 + np.arange(12.0)).reshape(4, 3).astype(np.float32)
 
 
 def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def softmax(x):
-    e = np.exp(np.float64(x) - np.max(x, axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def h(p, logits):
-    """H(P, softmax(logits)) of one row."""
-    return -float(np.sum(p * np.log(softmax(logits))))
 
 
 def test_dino_loss_reference():
@@ -69,7 +60,7 @@ def test_cross_entropy_of_an_untrained_network_lies_where_gauss_puts_it():
 def test_view_pairs_equal_a_double_loop(u, v, include_same):
     targets, logits = softmax(normal(6, u, 5)), normal(6, v, 5, seed=1)
     pairs = [(i, j) for i in range(u) for j in range(v) if include_same or i != j]
-    expected = np.mean([h(targets[b, i], logits[b, j]) for b in range(6) for i, j in pairs])
+    expected = np.mean([cross_entropy(targets[b, i], logits[b, j]) for b in range(6) for i, j in pairs])
     found = losses.view_pair_cross_entropy(jnp.asarray(targets, jnp.float32), jnp.asarray(logits), include_same)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
@@ -83,7 +74,7 @@ def test_one_view_has_no_pair_unless_with_itself():
 
 def test_token_loss_over_all_tokens():
     targets, logits = softmax(normal(3, 4, 5)), normal(3, 4, 5, seed=1)
-    expected = np.mean([h(targets[b, n], logits[b, n]) for b in range(3) for n in range(4)])
+    expected = np.mean([cross_entropy(targets[b, n], logits[b, n]) for b in range(3) for n in range(4)])
     found = losses.token_cross_entropy(jnp.asarray(targets, jnp.float32), jnp.asarray(logits))
     assert float(found) == pytest.approx(expected, rel=1e-5)
 

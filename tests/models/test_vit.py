@@ -1,0 +1,351 @@
+"""The vision transformer: sizes, positions, hidden and dropped patches, precision, outputs by name."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gssl_jax.models.vit import DropPath, ViT, resized_positions, sincos_positions
+from tests.tiny import QUICK
+
+SMALL = dict(image_size=12, patch=4, width=16, depth=2, heads=2, mlp_ratio=2.0, channels=1)
+
+
+def images(batch=2, size=12, channels=1, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).random((batch, size, size, channels), np.float32))
+
+
+@functools.cache
+def network(**changes):
+    """A network with random parameters everywhere, zeros at the start included."""
+    vit = ViT(**{**SMALL, **changes})
+    shapes = jax.eval_shape(vit.init, jax.random.key(0), images(1, vit.image_size, vit.channels))
+    leaves, tree = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(0)
+    return vit, jax.tree.unflatten(tree, [jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype) for x in leaves])
+
+
+def run(network_, x, **arguments):
+    """The outputs of a network, jitted with the arguments that are not arrays as constants."""
+    vit, variables = network_
+    arrays = {k: v for k, v in arguments.items() if not isinstance(v, (bool, tuple))}
+    fixed = {k: v for k, v in arguments.items() if k not in arrays}
+    return _jitted(vit, tuple(fixed.items()))(variables, x, arrays)
+
+
+@functools.cache
+def _jitted(vit, fixed):
+    return jax.jit(
+        lambda variables, x, arrays: vit.apply(variables, x, **arrays, **dict(fixed)), compiler_options=QUICK
+    )
+
+
+def count(vit, size):
+    shapes = jax.eval_shape(
+        vit.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, vit.channels), jnp.float32)
+    )
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+
+
+# -- parameters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "heads", "expected"), [(384, 6, 21_665_664), (768, 12, 85_798_656)])
+def test_parameters_of_the_published_sizes(width, heads, expected):
+    assert count(ViT(image_size=224, patch=16, width=width, depth=12, heads=heads), 224) == expected
+
+
+def test_parameters_of_the_options():
+    """Against the small network: 3 registers of 16; 2 scales of 16 in each of 2 blocks; no table of 9 + 1 positions."""
+    plain = count(ViT(**SMALL), 12)
+    assert count(ViT(**SMALL, registers=3), 12) == plain + 3 * 16
+    assert count(ViT(**SMALL, layer_scale=1e-5), 12) == plain + 2 * 2 * 16
+    assert count(ViT(**SMALL, positions="sincos"), 12) == plain - 10 * 16
+    assert count(ViT(**SMALL, drop_path=0.5), 12) == plain
+
+
+# -- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def layer_norm(x, p, eps=1e-6):
+    x = np.float64(x)
+    unit = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+    return unit * np.float64(p["scale"]) + np.float64(p["bias"])
+
+
+def dense(x, p):
+    return x @ np.float64(p["kernel"]) + np.float64(p["bias"])
+
+
+def exact_gelu(x):
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def by_loop(p, x, mean, std, heads=2, patch=4):
+    """The network of one image by explicit loops over patches, blocks and heads, in float64."""
+    x = (np.float64(x) - mean) / std
+    cells = range(x.shape[0] // patch)
+    tokens = [x[r * patch : (r + 1) * patch, c * patch : (c + 1) * patch].reshape(-1) for r in cells for c in cells]
+    tokens = [dense(t, p["patch_embed"]) + np.float64(p["positions"])[1 + i] for i, t in enumerate(tokens)]
+    x = np.stack([np.float64(p["cls_token"])[0, 0] + np.float64(p["positions"])[0], *tokens])
+    attentions = []
+    for i in range(sum(name.startswith("block_") for name in p)):
+        b = p[f"block_{i}"]
+        q, k, v = np.split(dense(layer_norm(x, b["norm1"]), b["attn"]["qkv"]), 3, axis=-1)
+        out, d = [], q.shape[-1] // heads
+        for j in range(heads):
+            part = slice(j * d, (j + 1) * d)
+            attentions.append(softmax(q[:, part] @ k[:, part].T / np.sqrt(d)))
+            out.append(attentions[-1] @ v[:, part])
+        x = x + dense(np.concatenate(out, axis=-1), b["attn"]["proj"])
+        x = x + dense(exact_gelu(dense(layer_norm(x, b["norm2"]), b["fc1"])), b["fc2"])
+    return x, layer_norm(x, p["norm"]), attentions
+
+
+def test_forward_pass_equals_loops_in_float64():
+    """Normalisation, order of patches, positions, attention, exact GELU (the tanh form misses by 1e-4 and more here),
+    and every output."""
+    net = network(mean=(0.4,), std=(0.3,))
+    x = images()
+    out = run(net, x, capture=("block_0", "block_1", "attention_0", "attention_1"))
+    for i in range(2):
+        raw, normed, attentions = by_loop(net[1]["params"], x[i], 0.4, 0.3)
+        close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+        close(out["feat"][i], normed[0])
+        close(out["cls_prenorm"][i], raw[0])
+        close(out["tokens"][i], normed[1:])
+        close(out["patch_mean"][i], normed[1:].mean(axis=0))
+        close(out["map"][i], normed[1:].reshape(3, 3, 16))
+        close(out["block_1"][i], raw)
+        close(np.concatenate([out["attention_0"][i], out["attention_1"][i]]), attentions)
+        block_0 = layer_norm(out["block_0"][i][0], net[1]["params"]["norm"])
+        close(out["last4_cls"][i], np.concatenate([block_0, normed[0]]))
+
+
+def test_tanh_gelu_would_be_seen(monkeypatch):
+    """The tolerance above tells the two forms apart."""
+    net, x = network(mean=(0.4,), std=(0.3,)), images()
+    exact = run(net, x)["feat"]
+    gelu = nn.gelu
+    monkeypatch.setattr(nn, "gelu", lambda y, approximate: gelu(y, approximate=True))
+    assert np.abs(net[0].apply(net[1], x)["feat"] - exact).max() > 1e-4
+
+
+def test_captured_outputs_change_nothing_else():
+    net, x = network(mean=(0.4,), std=(0.3,)), images()
+    plain, captured = run(net, x), run(net, x, capture=("block_0", "block_1", "attention_0", "attention_1"))
+    for name in plain:
+        np.testing.assert_allclose(plain[name], captured[name], atol=2e-5)
+    assert set(captured) - set(plain) == {"block_0", "block_1", "attention_0", "attention_1"}
+    assert captured["attention_0"].shape == (2, 2, 10, 10)
+
+
+@pytest.mark.parametrize("name", ["block_2", "attention_7", "blocks_0"])
+def test_unknown_output(name):
+    vit, variables = network()
+    with pytest.raises(ValueError, match=rf"2 blocks and no output named \['{name}'\]"):
+        jax.eval_shape(lambda v: vit.apply(v, images(), capture=("block_0", name)), variables)
+
+
+def test_registers_are_not_patch_tokens():
+    out = run(network(registers=3), images(), capture=("block_1",))
+    assert out["block_1"].shape == (2, 1 + 3 + 9, 16)
+    assert out["tokens"].shape == (2, 9, 16)
+    vit, variables = network(registers=3)
+    raw = layer_norm(out["block_1"][:, 4:], variables["params"]["norm"])
+    np.testing.assert_allclose(out["tokens"], raw, rtol=1e-4, atol=1e-4)
+    moved = jax.tree_util.tree_map_with_path(
+        lambda p, x: x.at[..., 0].add(1) if p[-1].key == "registers" else x, variables
+    )
+    assert np.abs(run((vit, moved), images())["feat"] - out["feat"]).max() > 1e-2  # and yet they are attended to
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_any_number_of_channels(channels):
+    """Mean and deviation of one number serve every channel; with one number each they follow the channel."""
+    x = images(channels=channels)
+    one, variables = network(channels=channels, mean=(0.4,), std=(0.3,))
+    each = ViT(**{**SMALL, "channels": channels, "mean": (0.4,) * channels, "std": (0.3,) * channels})
+    np.testing.assert_allclose(run((one, variables), x)["feat"], run((each, variables), x)["feat"], atol=1e-5)
+    assert variables["params"]["patch_embed"]["kernel"].shape == (16 * channels, 16)
+
+
+# -- image sizes and positions ---------------------------------------------------------------------------------------
+
+
+def test_sincos_positions_by_hand():
+    """Width 8: two frequencies, 1 and 1/100; first half the column, second half the row; sines before cosines."""
+    p = np.asarray(sincos_positions(3, 8))
+    r, c = 1, 2
+    column = [math.sin(c), math.sin(c / 100), math.cos(c), math.cos(c / 100)]
+    row = [math.sin(r), math.sin(r / 100), math.cos(r), math.cos(r / 100)]
+    np.testing.assert_allclose(p[r * 3 + c], column + row, atol=1e-6)
+    assert p.shape == (9, 8) and len(np.unique(p.round(5), axis=0)) == 9
+    with pytest.raises(ValueError, match="divisible by 4, got 6"):
+        sincos_positions(3, 6)
+
+
+def test_sincos_network_moves_with_its_patches():
+    """Without positions the order of patches would not matter; with them it does."""
+    net, x = network(positions="sincos"), images()
+    assert np.abs(run(net, x)["feat"] - run(net, x[:, ::-1])["feat"]).max() > 1e-3
+    with pytest.raises(ValueError, match="'learned' or 'sincos', got 'rotary'"):
+        jax.eval_shape(ViT(**SMALL, positions="rotary").init, jax.random.key(0), x)
+
+
+def test_resized_positions_keep_the_corners_apart_and_a_constant_constant():
+    table = jnp.asarray(np.random.default_rng(0).random((9, 4), np.float32))
+    assert resized_positions(table, 3) is table
+    np.testing.assert_allclose(resized_positions(jnp.ones((9, 4)), 5), 1.0, atol=1e-6)
+    ramp = jnp.broadcast_to(jnp.arange(4.0)[None, :, None], (4, 4, 2)).reshape(16, 2)  # grows along the columns
+    grid = np.asarray(resized_positions(ramp, 2)).reshape(2, 2, 2)
+    np.testing.assert_allclose(grid[0], grid[1], atol=1e-6)
+    np.testing.assert_allclose(grid[0, :, 0], [0.5, 2.5], atol=0.1)  # centres of the left and of the right half
+
+
+def test_one_parameter_set_serves_other_image_sizes():
+    net = network()
+    small, large = run(net, images(size=8)), run(net, images(size=20))
+    assert small["tokens"].shape == (2, 4, 16) and large["map"].shape == (2, 5, 5, 16)
+    again = jax.eval_shape(net[0].init, jax.random.key(0), images(1, 8))
+    assert jax.tree.map(jnp.shape, again) == jax.tree.map(jnp.shape, net[1])
+    # The same as a network made for that size whose table holds the resized positions.
+    table = net[1]["params"]["positions"]
+    resized = jnp.concatenate([table[:1], resized_positions(table[1:], 2)])
+    direct = {"params": {**net[1]["params"], "positions": resized}}
+    np.testing.assert_allclose(run((ViT(**{**SMALL, "image_size": 8}), direct), images(size=8))["feat"], small["feat"],
+                               atol=1e-5)  # fmt: skip
+
+
+# -- hidden and dropped patches --------------------------------------------------------------------------------------
+
+
+def hidden(*places):
+    return jnp.zeros((2, 9), bool).at[:, jnp.asarray(places, jnp.int32)].set(True)
+
+
+def scrambled(x, places):
+    """`x` with other pixels in the patches of these numbers."""
+    x = np.asarray(x).copy()
+    for place in places:
+        r, c = divmod(place, 3)
+        x[:, r * 4 : r * 4 + 4, c * 4 : c * 4 + 4] = np.random.default_rng(place).random((2, 4, 4, 1))
+    return jnp.asarray(x)
+
+
+def test_a_hidden_patch_gives_nothing_away():
+    net, x, token = network(), images(), jnp.asarray(np.random.default_rng(1).random(16, np.float32))
+    mask = hidden(2, 3, 7)
+    out = run(net, x, mask=mask, mask_token=token)
+    for name, value in run(net, scrambled(x, (2, 3, 7)), mask=mask, mask_token=token).items():
+        np.testing.assert_array_equal(value, out[name])
+    assert np.abs(run(net, scrambled(x, (4,)), mask=mask, mask_token=token)["feat"] - out["feat"]).max() > 1e-4
+    assert np.abs(run(net, x, mask=mask, mask_token=token.at[0].add(1))["feat"] - out["feat"]).max() > 1e-4
+
+
+def test_an_empty_mask_changes_nothing_and_a_full_one_leaves_only_positions():
+    net, x, token = network(), images(), jnp.ones(16)
+    empty = run(net, x, mask=hidden(), mask_token=token)
+    for name, value in run(net, x).items():
+        np.testing.assert_allclose(value, empty[name], atol=1e-5)
+    full = run(net, x, mask=hidden(*range(9)), mask_token=token)["tokens"]
+    np.testing.assert_allclose(full[0], full[1], atol=1e-6)
+    assert np.abs(full[0, 0] - full[0, 1]).max() > 1e-3
+
+
+def test_keeping_every_token_equals_keeping_no_list():
+    net, x = network(), images()
+    kept, plain = run(net, x, keep=jnp.tile(jnp.arange(9), (2, 1))), run(net, x)
+    assert "map" not in kept and "map" in plain
+    for name in kept:
+        np.testing.assert_allclose(kept[name], plain[name], atol=1e-5)
+
+
+def test_dropped_patches_give_nothing_away_and_the_others_keep_their_positions():
+    net, x = network(), images()
+    keep = jnp.asarray([[0, 4, 8], [1, 2, 6]])
+    out = run(net, x, keep=keep)
+    assert out["tokens"].shape == (2, 3, 16)
+    np.testing.assert_array_equal(run(net, scrambled(x, (3, 5, 7)), keep=keep)["tokens"], out["tokens"])
+    # Attention does not know an order: other places in the list, the same tokens.
+    order = run(net, x, keep=keep[:, ::-1])
+    np.testing.assert_allclose(order["tokens"], out["tokens"][:, ::-1], atol=1e-5)
+    np.testing.assert_allclose(order["feat"], out["feat"], atol=1e-5)
+    # A patch has the position of where it stood, not of its place in the list: alone, token 4 differs from token 0.
+    alone = [run(net, jnp.ones((2, 12, 12, 1)), keep=jnp.full((2, 3), i))["tokens"][0, 0] for i in (0, 4)]
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+# -- depth, scale, precision -----------------------------------------------------------------------------------------
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples(getkey):
+    x = jnp.ones((4000, 2, 3))
+    y = np.asarray(DropPath(0.25).apply({}, x, True, rngs={"drop_path": getkey()}))
+    np.testing.assert_allclose(np.unique(y), [0.0, 1 / 0.75])
+    assert (y == y[:, :1, :1]).all()
+    assert (y[:, 0, 0] == 0).mean() == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_array_equal(DropPath(0.25).apply({}, x, False), x)
+    np.testing.assert_array_equal(DropPath(0.0).apply({}, x, True), x)  # wants no random stream
+
+
+def test_drop_path_is_for_training_and_grows_with_depth(getkey):
+    """Of two blocks the first has rate 0 and the last .9: its output is the same in every pass, the last's is not."""
+    net, plain, x = network(drop_path=0.9), network(), images(batch=8)
+    names = ("block_0", "block_1")
+    np.testing.assert_array_equal(run(net, x)["feat"], run(plain, x)["feat"])
+    first, second = (run(net, x, train=True, capture=names, rngs={"drop_path": getkey()}) for _ in range(2))
+    np.testing.assert_array_equal(first["block_0"], second["block_0"])
+    assert np.abs(first["block_1"] - second["block_1"]).max() > 1e-3
+    np.testing.assert_array_equal(run(plain, x, train=True)["feat"], run(plain, x)["feat"])
+
+
+def test_layer_scale():
+    """Scales of zero leave the embedding as it is; of one, everything."""
+    net = network(layer_scale=1e-5)
+
+    def scaled(value):
+        return jax.tree_util.tree_map_with_path(
+            lambda p, x: jnp.full_like(x, value) if p[-1].key.startswith("scale") and len(p) == 3 else x, net[1]
+        )
+
+    params = scaled(1.0)["params"]
+    bare = {
+        "params": {
+            k: {n: v for n, v in b.items() if n not in ("scale1", "scale2")} if "block" in k else b
+            for k, b in params.items()
+        }
+    }
+    ones = run((net[0], scaled(1.0)), images())["feat"]
+    np.testing.assert_allclose(ones, run((ViT(**SMALL), bare), images())["feat"], atol=1e-5)
+    none = run((net[0], scaled(0.0)), images(), capture=("block_1",))["block_1"]
+    expected = params["cls_token"][0, 0] + params["positions"][0]
+    np.testing.assert_allclose(none[:, 0], jnp.broadcast_to(expected, (2, 16)), atol=1e-6)
+    fresh = ViT(**SMALL, layer_scale=1e-5).init(jax.random.key(0), images(1))["params"]["block_1"]
+    np.testing.assert_array_equal(fresh["scale2"], np.full(16, 1e-5, np.float32))
+
+
+def test_bfloat16_computes_matrices_small_and_norms_in_float32():
+    net, x = network(dtype=jnp.bfloat16), images()
+    shapes = jax.eval_shape(net[0].init, jax.random.key(0), x)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes))  # parameters stay whole
+    out = run(net, x, capture=("block_0", "attention_0"))
+    for name in ("feat", "cls_prenorm", "tokens", "patch_mean", "map", "last4_cls", "attention_0"):
+        assert out[name].dtype == jnp.float32, name
+    assert out["block_0"].dtype == jnp.bfloat16
+    exact = run(network(), x)["feat"]
+    assert 1e-4 < np.abs(out["feat"] - exact).max() < 0.2
+    # A norm in bfloat16 would leave 8 bits in its result; in float32 the low bits are there.
+    low_bits = np.asarray(out["feat"]).view(np.uint32) & 0xFFFF
+    assert (low_bits != 0).mean() > 0.9
