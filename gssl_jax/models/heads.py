@@ -8,13 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from gssl_jax.models.layers import Dense, gelu, l2_normalise, rows
 from gssl_jax.ops.patches import unpatchify
-
-
-def l2_normalise(x: Array, axis: int = -1) -> Array:
-    """x / ||x|| in float32; rsqrt(sum + eps), since the gradient of x / ||x|| is NaN at zero."""
-    x = x.astype(jnp.float32)
-    return x * jnp.reciprocal(jnp.sqrt(jnp.sum(x * x, axis=axis, keepdims=True) + 1e-12))
 
 
 class BatchStandardise(nn.Module):
@@ -54,9 +49,9 @@ class Projector(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for _ in range(self.layers - 1):
-            x = nn.Dense(self.hidden, dtype=self.dtype)(x)
-            x = nn.gelu(BatchStandardise()(x) if self.norm == "batch" else x, approximate=False)
-        x = nn.Dense(self.output, dtype=self.dtype)(x)
+            x = Dense(self.hidden, dtype=self.dtype)(x)
+            x = gelu(BatchStandardise()(x) if self.norm == "batch" else x)
+        x = Dense(self.output, dtype=self.dtype)(x)
         return l2_normalise(BatchStandardise()(x) if self.norm == "batch" else x)
 
 
@@ -71,7 +66,8 @@ class Prototypes(nn.Module):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         directions = self.param("directions", nn.initializers.normal(1.0), (z.shape[-1], self.count))
-        return z.astype(jnp.float32) @ l2_normalise(directions, axis=0)
+        cosines = rows(z.astype(jnp.float32)) @ l2_normalise(directions, axis=0)
+        return cosines.reshape(*z.shape[:-1], self.count)
 
 
 class ReconstructionHead(nn.Module):
@@ -87,6 +83,6 @@ class ReconstructionHead(nn.Module):
     def __call__(self, tokens: Array) -> Array:
         x = tokens
         for _ in range(self.layers):
-            x = nn.gelu(nn.Dense(tokens.shape[-1], dtype=self.dtype)(x), approximate=False)
-        pixels = nn.Dense(self.patch * self.patch * self.channels, dtype=jnp.float32)(x)
+            x = gelu(Dense(tokens.shape[-1], dtype=self.dtype)(x))
+        pixels = Dense(self.patch * self.patch * self.channels, dtype=jnp.float32)(x)
         return unpatchify(pixels, self.patch, self.channels)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from gssl_jax.models.layers import Dense, gelu
 from gssl_jax.ops.augment import normalise
 from gssl_jax.ops.patches import patchify
 
@@ -64,16 +65,13 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x_BxTxD: Array, with_weights: bool) -> tuple[Array, Array | None]:
         batch, tokens, width = x_BxTxD.shape
-        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x_BxTxD)
-        q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, width // self.heads), 2, 0)
-        weights = None
-        if with_weights:
-            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) / (width // self.heads) ** 0.5
-            weights = jax.nn.softmax(scores, axis=-1)
-            out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
-        else:
-            out = jax.nn.dot_product_attention(q, k, v)
-        return nn.Dense(width, dtype=self.dtype, name="proj")(out.reshape(batch, tokens, width)), weights
+        depth = width // self.heads
+        qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x_BxTxD).reshape(batch, tokens, 3, self.heads, depth)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, H, T, d] each: products over the last two axes, no strides
+        scores = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) / depth**0.5
+        weights = jax.nn.softmax(scores, axis=-1)
+        out = (weights.astype(v.dtype) @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, width)
+        return Dense(width, dtype=self.dtype, name="proj")(out), weights if with_weights else None
 
 
 class Block(nn.Module):
@@ -100,8 +98,8 @@ class Block(nn.Module):
         width = x.shape[-1]
         branch, weights = Attention(self.heads, self.dtype, name="attn")(self._norm("norm1")(x), with_weights)
         x = x + DropPath(self.drop_path, name="drop1")(self._scaled(branch, "scale1"), train).astype(x.dtype)
-        branch = nn.Dense(int(width * self.mlp_ratio), dtype=self.dtype, name="fc1")(self._norm("norm2")(x))
-        branch = nn.Dense(width, dtype=self.dtype, name="fc2")(nn.gelu(branch, approximate=False))
+        branch = Dense(int(width * self.mlp_ratio), dtype=self.dtype, name="fc1")(self._norm("norm2")(x))
+        branch = Dense(width, dtype=self.dtype, name="fc2")(gelu(branch))
         return x + DropPath(self.drop_path, name="drop2")(self._scaled(branch, "scale2"), train).astype(
             x.dtype
         ), weights
@@ -160,7 +158,7 @@ class ViT(nn.Module):
           last four blocks after the final norm, fewer where the network is shallower), and what was captured.
         """
         side = images.shape[1] // self.patch
-        x = nn.Dense(self.width, dtype=self.dtype, name="patch_embed")(
+        x = Dense(self.width, dtype=self.dtype, name="patch_embed")(
             patchify(normalise(images, self.mean, self.std), self.patch).astype(self.dtype)
         )
         if mask is not None:

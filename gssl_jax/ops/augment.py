@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gssl_jax.ops.boxes import ATTEMPTS, crop_box
+from gssl_jax.ops.boxes import ATTEMPTS, crop_box, rounded
 from gssl_jax.ops.keys import named, per_sample
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
@@ -234,7 +234,9 @@ def _place(key: Array, image: Array, preset: Mapping[str, Any]) -> Array:
     if preset["crop"]:
         uniforms = jax.random.uniform(named(key, "crop"), (ATTEMPTS, 4))
         box = crop_box(uniforms, height, width, tuple(preset["scale"]), tuple(preset["ratio"]))
-        image = crop_and_resize(image, box, size, preset["interpolation"])
+        # Whole pixels, as on the host and in torchvision: a box of the view's own size is then copied, not smoothed.
+        whole = rounded(box, height, width).astype(jnp.float32)
+        image = crop_and_resize(image, whole, size, preset["interpolation"])
     elif (height, width) != (size, size):
         image = crop_and_resize(image, jnp.asarray([0.0, 0.0, height, width]), size, preset["interpolation"])
     return _sometimes(key, "flip", preset["flip"], image, lambda x, u: flip(x))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,11 +111,6 @@ class CollapseAlarm:
     def _fire(self, kind: str, level: str, step: int, **numbers: float) -> None:
         self.fired[kind, level] = step
         self._emit(step, {"alarm": ADVICE[kind].format(level=level, **numbers)})
-
-
-def not_finite(row: Row) -> bool:
-    """Whether any value of a row is NaN or infinite."""
-    return any(not math.isfinite(value) for value in row.values())
 
 
 def probe_images(images: np.ndarray, count: int) -> np.ndarray:
