@@ -51,22 +51,29 @@ class Checkpoints:
         """The latest state on the devices of `sharding`, and the stream's state.
 
         `abstract` gives structure, shapes and dtypes (`jax.eval_shape`). Raises UserError where the checkpoint does
-        not hold exactly these arrays.
+        not hold exactly these arrays or cannot be read.
         """
-        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
         newest = self._checkpointer.latest
         assert newest is not None, "restore without a checkpoint"
         where = f"checkpoint {newest.step} in {self._checkpointer.directory}"
+        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
         try:
+            stored = self._checkpointer.metadata(newest.step)
+            # Orbax would cast silently, and its own words about a tree that differs fill pages. A damaged checkpoint
+            # has no metadata here; loading it says why.
+            held = _arrays(stored.metadata)
+            different = _difference(held, _arrays(abstract)) if held else ""
+            if different:
+                raise UserError(f"{where} does not fit this run's network: {different}; use another --workdir")
             state = self._checkpointer.load_checkpointables(newest.step, {"state": target})["state"]
-        except (ValueError, KeyError) as problem:
-            reason = str(problem).splitlines()[0]
-            raise UserError(f"{where} does not fit this run's network ({reason}): use another --workdir") from problem
-        missing = [jax.tree_util.keystr(p) for p, x in jax.tree.leaves_with_path(state) if not isinstance(x, jax.Array)]
-        if missing:
-            raise UserError(f"{where} lacks {missing[0]} and {len(missing) - 1} more: use another --workdir")
-        metadata = self._checkpointer.metadata(newest.step).custom_metadata
-        return state, dict(metadata["stream"])
+            return state, dict(stored.custom_metadata["stream"])
+        except UserError:
+            raise
+        except (ValueError, KeyError, OSError) as problem:
+            raise UserError(
+                f"{where} cannot be read ({_reason(problem)}): remove its folder to go on from the one before, or use "
+                f"another --workdir"
+            ) from problem
 
     def close(self) -> None:
         """Waits for the save in flight."""
@@ -77,3 +84,33 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _arrays(tree: Any) -> dict[str, str]:
+    """Path -> shape and dtype in words; a random key counts as the integers it is stored as."""
+
+    def words(leaf: Any) -> str:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        return f"{leaf.dtype} {list(leaf.shape)}"
+
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): words(leaf) for path, leaf in leaves}
+
+
+def _difference(stored: dict[str, str], wanted: dict[str, str]) -> str:
+    """The first array in which the two differ, in words; empty where they do not."""
+    names = [name for name in {**wanted, **stored} if stored.get(name) != wanted.get(name)]
+    if not names:
+        return ""
+    there, here = (arrays.get(names[0], "not there") for arrays in (stored, wanted))
+    more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]} is {there} in the checkpoint and {here} in this run{more}"
+
+
+def _reason(problem: BaseException) -> str:
+    """The first line of the error that started it all, cut to a readable length."""
+    while problem.__cause__ is not None:
+        problem = problem.__cause__
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    return lines[0][:160]
