@@ -68,7 +68,7 @@ class Attention(nn.Module):
         depth = width // self.heads
         qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x_BxTxD).reshape(batch, tokens, 3, self.heads, depth)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, H, T, d] each: products over the last two axes, no strides
-        scores = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) / depth**0.5
+        scores = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32) / depth**0.5
         weights = jax.nn.softmax(scores, axis=-1)
         out = (weights.astype(v.dtype) @ v).transpose(0, 2, 1, 3).reshape(batch, tokens, width)
         return Dense(width, dtype=self.dtype, name="proj")(out), weights if with_weights else None
