@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gssl_jax.models.layers import Dense, l2_normalise
+from gssl_jax.models.layers import Dense, gelu, l2_normalise
 
 
 def normal(*shape, seed=0):
@@ -22,6 +24,13 @@ def test_dense_is_that_of_flax(shape):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     np.testing.assert_allclose(Dense(7).apply(ours, x), nn.Dense(7).apply(theirs, x), atol=1e-6)
     assert Dense(7, dtype=jnp.bfloat16).apply(ours, x).dtype == jnp.bfloat16
+
+
+def test_gelu_is_the_exact_one_and_keeps_the_type():
+    x = np.linspace(-6, 6, 97, dtype=np.float32)
+    expected = [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()]
+    np.testing.assert_allclose(gelu(jnp.asarray(x)), expected, atol=1e-6)  # the tanh form misses by 5e-4
+    assert gelu(jnp.asarray(x, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_l2_normalise_has_length_one_and_a_gradient_at_zero():

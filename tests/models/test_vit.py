@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gssl_jax.models.vit import DropPath, ViT, resized_positions, sincos_positions
+from gssl_jax.models.vit import Attention, DropPath, ViT, resized_positions, sincos_positions
 from tests.tiny import QUICK
 
 SMALL = dict(image_size=12, patch=4, width=16, depth=2, heads=2, mlp_ratio=2.0, channels=1)
@@ -92,7 +91,7 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def by_loop(p, x, mean, std, heads=2, patch=4):
+def by_loop(p, x, mean, std, heads=2, patch=4, gelu=exact_gelu):
     """The network of one image by explicit loops over patches, blocks and heads, in float64."""
     x = (np.float64(x) - mean) / std
     cells = range(x.shape[0] // patch)
@@ -109,7 +108,7 @@ def by_loop(p, x, mean, std, heads=2, patch=4):
             attentions.append(softmax(q[:, part] @ k[:, part].T / np.sqrt(d)))
             out.append(attentions[-1] @ v[:, part])
         x = x + dense(np.concatenate(out, axis=-1), b["attn"]["proj"])
-        x = x + dense(exact_gelu(dense(layer_norm(x, b["norm2"]), b["fc1"])), b["fc2"])
+        x = x + dense(gelu(dense(layer_norm(x, b["norm2"]), b["fc1"])), b["fc2"])
     return x, layer_norm(x, p["norm"]), attentions
 
 
@@ -133,13 +132,14 @@ def test_forward_pass_equals_loops_in_float64():
         close(out["last4_cls"][i], np.concatenate([block_0, normed[0]]))
 
 
-def test_tanh_gelu_would_be_seen(monkeypatch):
-    """The tolerance above tells the two forms apart."""
-    net, x = network(mean=(0.4,), std=(0.3,)), images()
-    exact = run(net, x)["feat"]
-    gelu = nn.gelu
-    monkeypatch.setattr(nn, "gelu", lambda y, approximate: gelu(y, approximate=True))
-    assert np.abs(net[0].apply(net[1], x)["feat"] - exact).max() > 1e-4
+def test_the_tanh_form_of_gelu_would_be_seen():
+    """It is further away than the tolerance above."""
+
+    def tanh_form(x):
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    p, x = network(mean=(0.4,), std=(0.3,))[1]["params"], images()[0]
+    assert np.abs(by_loop(p, x, 0.4, 0.3, gelu=tanh_form)[1] - by_loop(p, x, 0.4, 0.3)[1]).max() > 1e-4
 
 
 def test_captured_outputs_change_nothing_else():
@@ -332,8 +332,8 @@ def test_layer_scale():
     none = run((net[0], scaled(0.0)), images(), capture=("block_1",))["block_1"]
     expected = params["cls_token"][0, 0] + params["positions"][0]
     np.testing.assert_allclose(none[:, 0], jnp.broadcast_to(expected, (2, 16)), atol=1e-6)
-    fresh = ViT(**SMALL, layer_scale=1e-5).init(jax.random.key(0), images(1))["params"]["block_1"]
-    np.testing.assert_array_equal(fresh["scale2"], np.full(16, 1e-5, np.float32))
+    fresh = jax.jit(lambda key: net[0].init(key, images(1))["params"]["block_1"]["scale2"])(jax.random.key(0))
+    np.testing.assert_array_equal(fresh, np.full(16, 1e-5, np.float32))
 
 
 def test_bfloat16_computes_matrices_small_and_norms_in_float32():
@@ -349,3 +349,18 @@ def test_bfloat16_computes_matrices_small_and_norms_in_float32():
     # A norm in bfloat16 would leave 8 bits in its result; in float32 the low bits are there.
     low_bits = np.asarray(out["feat"]).view(np.uint32) & 0xFFFF
     assert (low_bits != 0).mean() > 0.9
+
+
+def test_attention_scores_stay_float32_under_bfloat16():
+    """Queries and keys are the tokens (16, 1) and (16, 0): the first one's scores are 257 and 256, over the root of 2.
+    bfloat16 has no 257 and would find them alike."""
+    x = jnp.asarray([[[16.0, 1.0], [16.0, 0.0]]])
+    kernel = jnp.concatenate([jnp.eye(2)] * 3, axis=1)
+    variables = {
+        "params": {
+            "qkv": {"kernel": kernel, "bias": jnp.zeros(6)},
+            "proj": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
+        }
+    }
+    _, weights = Attention(heads=1, dtype=jnp.bfloat16).apply(variables, x, True)
+    assert float(weights[0, 0, 0, 0]) == pytest.approx(1 / (1 + math.exp(-1 / math.sqrt(2))), abs=1e-5)
