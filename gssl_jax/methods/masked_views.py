@@ -47,6 +47,12 @@ class MaskedViews:
                 f"method.corruption.kind={settings.corruption.kind} hides whole patches: set "
                 f"--config.method.corruption.align={patch}"
             )
+        for name in ("global_1", "global_2")[: settings.views.globals]:
+            if settings.augment[name].size != size:
+                raise UserError(
+                    f"method.augment.{name}.size={settings.augment[name].size} is not data.image_size={size}: set "
+                    f"--config.method.augment.{name}.size={size}"
+                )
         if settings.views.locals and settings.augment["local"].size % patch:
             raise UserError(
                 f"method.augment.local.size={settings.augment['local'].size} is not a multiple of the "
