@@ -95,6 +95,19 @@ def test_no_gradient_reaches_the_teacher_its_views_or_the_centres(kind):
         assert size(gradients["views"]["student"]) > 1e-5
 
 
+def test_nothing_differentiable_leaves_the_teacher():
+    """Apart from the targets, whose own gradient is stopped a second time."""
+    net = network("noise")
+
+    def total(teacher, clean):
+        return sum(jnp.sum(c) for c in net.own.teacher(teacher, {**net.views, "clean": clean}).values())
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)), compiler_options=QUICK)(
+        net.state["teacher"], net.views["clean"]
+    )
+    assert size(gradients) == 0.0
+
+
 def test_the_teacher_does_see_the_clean_view():
     net = network("noise")
     moved = net.parts(views={"clean": net.views["clean"][:, :, ::-1]})[1]

@@ -87,6 +87,16 @@ def test_host_crops_are_taken_as_they_are():
     np.testing.assert_allclose(views["local"], batch["train"]["local"] / 255.0, atol=1e-6)
 
 
+def test_the_first_view_has_its_own_augmentation_and_all_others_share_one():
+    flips = {"method__augment__global_1__flip": 0.0, "method__augment__global_2__flip": 1.0}
+    batch = tiny_crops()
+    batch["train"]["image"] = batch["train"]["image"][:, [0, 1, 0]]
+    views = draw(batch, **{**HOST, **flips, "method__views__globals": 3})
+    expected = batch["train"]["image"] / 255.0
+    expected[:, 1:] = expected[:, 1:, :, ::-1]
+    np.testing.assert_allclose(views["clean"], expected, atol=1e-6)
+
+
 def test_noise_does_not_know_the_image_it_hides():
     batch = tiny_crops()
     views, others = draw(batch, **HOST), draw(other_images(batch), **HOST)
@@ -147,6 +157,8 @@ def test_dropped_blocks_larger_than_a_patch():
     (dict(method__corruption__align=5), "method.corruption.align=5 does not divide data.image_size=12"),
     (dict(method__corruption__kind="token", method__corruption__align=2), "set --config.method.corruption.align=4"),
     (dict(method__corruption__kind="drop", method__corruption__align=6), "set --config.method.corruption.align=4"),
+    (dict(method__augment__global_1__size=16), "set --config.method.augment.global_1.size=12"),
+    (dict(method__augment__global_2__size=8), "method.augment.global_2.size=8 is not data.image_size=12"),
     (dict(method__views__locals=1, method__augment__local__size=10), "method.augment.local.size=10 is not a multiple"),
 ])  # fmt: skip
 def test_mistakes_are_named_in_one_line(changes, message):
@@ -159,3 +171,5 @@ def test_mistakes_are_named_in_one_line(changes, message):
 def test_every_kind_builds(kind):
     assert made(method__corruption__kind=kind).fill == (0.5,)
     assert made(method__augment__local__size=10).settings.views.locals == 0  # no local views, no matter their size
+    one_view = dict(method__views__globals=1, method__augment__global_2__size=10)
+    assert made(**one_view).settings.views.globals == 1
