@@ -5,7 +5,7 @@
 Without flags: ViT-Ti/4 at 32 px, batch 64, two global views, the demo's heads. With `--demo`: the demo's own network
 and batch. The step's floating-point operations are counted from its shapes: student three times its forward pass
 (forward, and backward at twice its cost), teacher once, heads likewise; augmentation, norms, softmax and the optimiser
-count as nothing. The matmul rate is the best of square products of the sizes that stack.md's peers report, measured in
+count as nothing. The matmul rate is the best of square products of the sizes that that stand below, measured in
 turns with the step in the same process, so the share is a ratio from one run. The costs outside matmul are pieces of
 the step compiled alone at the step's shapes.
 """
@@ -84,11 +84,14 @@ def step_flops(parts: Parts) -> float:
     return views * config.optim.batch_size
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """One timed call, waited for."""
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
+def seconds(call: Callable[[], Any], least: float = 0.2) -> float:
+    """The best of as many calls as `least` seconds hold, each waited for: short ones too get warm."""
+    times: list[float] = []
+    while sum(times) < least:
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def best_of_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

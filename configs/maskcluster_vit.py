@@ -227,7 +227,7 @@ def photos(c, channels=1):
     c.method.projector.hidden = 256
     c.method.prototypes.update(dict(cls=256, patch=128))
     c.method.momentum.update(dict(start=0.9, end=0.99))
-    c.optim.duration = 600.0
+    c.optim.duration = 540.0
     c.optim.batch_size = 32
     c.optim.learning_rate = 0.016
     c.optim.warmup = 20.0
