@@ -52,14 +52,13 @@ def parse(argv: Sequence[str]) -> Options | None:
     if len(left) > 1:
         raise UserError(f"{left[1]!r} is not a flag: options begin with --, see --help")
     config.lock()
-    if "://" in values["workdir"].value:
-        raise UserError(
-            f"--workdir={values['workdir'].value} is a URL: give a folder, a bucket has to be mounted as one"
-        )
+    workdir = str(values["workdir"].value)
+    if "://" in workdir:
+        raise UserError(f"--workdir={workdir} is a URL: give a folder, a bucket has to be mounted as one")
     path, _, preset = recipe.partition(":")
     named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
     default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)
-    return Options(config, Path(values["workdir"].value) if values["workdir"].value else default)
+    return Options(config, Path(workdir) if workdir else default)
 
 
 def read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:

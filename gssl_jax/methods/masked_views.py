@@ -23,6 +23,17 @@ KINDS = ("noise", "zeros", "foreign", "token", "drop")
 token, or patches left out."""
 
 
+def _check_shares(corruption: ConfigDict) -> None:
+    """Raises UserError for shares that are none."""
+    for name in ("ratio", "foreign_ratio", "max_side"):
+        if not 0.0 < corruption[name] < 1.0:
+            raise UserError(f"method.corruption.{name}={corruption[name]} is not a share: give a value between 0 and 1")
+    if not 0.0 <= corruption.foreign_probability <= 1.0:
+        raise UserError(
+            f"method.corruption.foreign_probability={corruption.foreign_probability} is no probability: give 0 to 1"
+        )
+
+
 @dataclass(frozen=True)
 class MaskedViews:
     """Draws the views of a batch. `settings` is `config.method`; `fill` [C] is the grey that normalises to zero."""
@@ -47,6 +58,7 @@ class MaskedViews:
                 f"method.corruption.kind={settings.corruption.kind} hides whole patches: set "
                 f"--config.method.corruption.align={patch}"
             )
+        _check_shares(settings.corruption)
         for name in ("global_1", "global_2")[: settings.views.globals]:
             if settings.augment[name].size != size:
                 raise UserError(
@@ -72,6 +84,9 @@ class MaskedViews:
         batch = batches["train"]
         images, index = batch["image"], batch["index"]
         key = jax.random.fold_in(named(key, "train"), step)
+        c = self.settings.corruption
+        if len(images) < 2 and (c.kind == "foreign" or (c.kind in ("noise", "zeros") and c.foreign_probability)):
+            raise UserError("foreign content needs a second image in the batch: raise optim.batch_size")
         globals_ = range(self.settings.views.globals)
         clean = [
             self._augmented(named(key, f"global_{v}"), index, images, v, f"global_{min(v, 1) + 1}") for v in globals_

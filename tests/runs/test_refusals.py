@@ -60,6 +60,10 @@ def write_images(folder, count, side=40):
         ([f"--config={RECIPE}:tiny", "--config.optim.batch_size=30"], ["30", "8 devices", "24", "32"]),
         ([f"--config={RECIPE}:tiny", "--config.evals.lowshot.shots=(1,500)"], ["200", "500"]),
         ([f"--config={RECIPE}:tiny", "--config.optim.duration=0.0"], ["optim.duration"]),
+        (
+            [f"--config={RECIPE}:tiny", "--config.method.corruption.ratio=1.5"],
+            ["method.corruption.ratio=1.5", "0 and 1"],
+        ),
         ([f"--config={RECIPE}:tiny", "--config.optim.unit=hour"], ["hour", "epoch"]),
         ([f"--config={RECIPE}:tiny", "--config.method.name=simclr"], ["simclr", "maskcluster"]),
         ([f"--config={RECIPE}:tiny", "--config.stages=('first',)"], ["first", "target"]),
