@@ -7,7 +7,7 @@ and batch. The step's floating-point operations are counted from its shapes: stu
 (forward, and backward at twice its cost), teacher once, heads likewise; augmentation, norms, softmax and the optimiser
 count as nothing. The matmul rate is the best of square products of the sizes that that stand below, measured in
 turns with the step in the same process, so the share is a ratio from one run. The costs outside matmul are pieces of
-the step compiled alone at the step's shapes.
+the step compiled alone at the shapes of the student's global views.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gssl_jax.models.layers import gelu
 from gssl_jax.ops import assignment, losses
 from gssl_jax.ops.keys import named
 from gssl_jax.runs.parts import Parts, assemble, device_words, stage_config
@@ -144,7 +145,7 @@ def pieces(parts: Parts, state: Any, batches: Any) -> dict[str, Callable[[], Any
         "augmentation and masks": lambda: views(batches, key, zero),
         "sinkhorn, all patch tokens": lambda: sinkhorn(cosines),
         "patch cross-entropy, with gradient": lambda: patch_loss(cosines),
-        "GELU, with gradient": both(functools.partial(jax.nn.gelu, approximate=False), hidden, depth),
+        "GELU, with gradient": both(gelu, hidden, depth),
         "LayerNorm, with gradient": both(norm, x, passes),
         "attention softmax, with gradient": both(lambda s: jax.nn.softmax(s, -1), scores, depth),
         "AdamW and teacher": lambda: tune(state.params, state.opt_state, state.method_state),

@@ -25,6 +25,7 @@ BACKBONES = {
     "vit_l16": dict(patch=16, width=1024, depth=24, heads=16),
 }
 
+
 def augment(
     size, scale, *, blur, solarise, ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8, grey=0.2, contrast_normalise=False
 ):
@@ -130,7 +131,7 @@ def base():
     o.freeze_prototypes = 1.0  # both cluster layers [DINO]
 
     c.evals = e = ConfigDict()
-    e.data = ConfigDict(dict(source="tfds", path="imagenet2012", train="train", test="test", resize=256))
+    e.data = ConfigDict(dict(source="tfds", path="imagenet2012", train="train", test="validation", resize=256))
     e.every = 0.0  # in optim.unit; 0 = at the end only
     e.which = "teacher"  # teacher | student
     e.batch_size = 256
@@ -150,11 +151,12 @@ def base():
     )
     e.bootstrap = ConfigDict(dict(resamples=1000))
     e.tsne_points = 1000  # test images in the t-SNE picture
+    e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from
     e.pixel_side = 32  # pixels a side for the raw-pixel control
 
     c.run = r = ConfigDict()  # nothing in `run` changes results (`deterministic` apart)
     r.steps_per_dispatch = 1  # 1-20 steps scanned in one call
-    r.log_every = 50  # steps
+    r.log_every = 20  # steps; the collapse alarm looks at these averages
     r.health_every = 50  # steps
     r.health_samples = 512  # images of the label-free health probe
     r.checkpoint_every = 1000  # steps
@@ -316,13 +318,11 @@ def get_config(argument="photos"):
         options[key] = int(value) if key == "size" and value.isdigit() else value
     if name == "folder":
         options.setdefault("path", "")
+    code = PRESETS[name].__code__
+    known = code.co_varnames[1 : code.co_argcount] if name in ("imagenet", "folder") else ()
+    for key in options:
+        if key not in known:
+            raise ValueError(f"preset {name!r} has no option {key!r}: it knows {', '.join(known) or 'none'}")
     c = base()
-    try:
-        PRESETS[name](c, **options)
-    except TypeError:
-        known = {"imagenet": "backbone", "folder": "path, size, backbone"}
-        raise ValueError(
-            f"preset {name!r} has no such option among {', '.join(options)}: "
-            f"it knows {known[name] if name in known else 'none'}"
-        ) from None
+    PRESETS[name](c, **options)
     return c

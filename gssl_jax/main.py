@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return refuse(problem, EXIT_REFUSED)
+    except KeyboardInterrupt:  # before or after the training, which saves by itself
+        console.print("interrupted; what was saved stays, the same command goes on there")
+        return 128 + signal.SIGINT
 
 
 def train_and_report(config, workdir: Path, console: Console) -> int:
@@ -38,8 +43,10 @@ def train_and_report(config, workdir: Path, console: Console) -> int:
     from gssl_jax.runs.folder import RunFolder
 
     folder = RunFolder(workdir)
+    if config.run.deterministic:  # read when the backend starts, which nothing has done yet
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
     results = folder.read_results()
-    if results is not None:
+    if results is not None and folder.report.exists():
         folder.claim(config)
         console.print(f"{workdir} is finished; its results:", highlight=False)
     else:

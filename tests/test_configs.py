@@ -38,7 +38,7 @@ def test_a_step_of_every_preset_has_its_shapes(preset, monkeypatch):
     data, views = parts.config.data, parts.config.method.views
     side = data.canvas if parts.crop == "device" else data.image_size
     resident = {"train": jax.ShapeDtypeStruct((16, side, side, data.channels), jnp.uint8)}
-    images = stage.Images({}, None, "0")
+    images = stage.Images({}, None, "0", None)
     batch = stage.shape_batch(parts, images)
 
     def whole(resident, batch, key):

@@ -50,7 +50,8 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
         return
     if not 1 <= settings.knn.k <= len(labels):
         raise UserError(
-            f"evals.knn.k is {settings.knn.k} but there are {len(labels)} labelled training images; lower it"
+            f"evals.knn.k is {settings.knn.k} but there are {len(labels)} labelled training images; set "
+            f"--config.evals.knn.k={max(1, min(settings.knn.k, len(labels)))}"
         )
     if settings.lowshot.kfold_from < 2:
         raise UserError(
@@ -62,7 +63,8 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
     if most > counts.min():
         raise UserError(
             f"class {classes[int(counts.argmin())]!r} has {counts.min()} training images but evals.lowshot.shots asks "
-            f"for {most} per class; drop {most} from evals.lowshot.shots or add images"
+            f"for {most} per class; add images or set --config.evals.lowshot.shots="
+            f"'({', '.join(str(k) for k in settings.lowshot.shots if k <= counts.min())},)'"
         )
 
 
@@ -132,6 +134,9 @@ def _low_shot(
     protocol |= {"lambda": f"{low.folds}-fold on the draw" if folds else low.l2, "converged": result.converged}
     protocol |= {"chosen": [round(float(s), 8) for s in result.strength]} if folds else {}
     mean, lowest, highest = t_interval(result.accuracy)
+    if len(set(map(float, result.accuracy))) == 1 and low.draws > 1:
+        lowest = highest = None  # a class with just these images gives the same draw every time: no spread to tell
+        protocol |= {"problem": "all draws gave the same accuracy, so there is no interval"}
     kind = None if lowest is None else "t-draws"
     return entry(mean, lowest, highest, low.draws, protocol | {"digest": result.digest}, kind)
 

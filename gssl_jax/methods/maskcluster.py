@@ -16,15 +16,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from gssl_jax.errors import UserError
+from gssl_jax.errors import UserError, unknown
 from gssl_jax.methods.base import Clock, Method, MethodState, Params
 from gssl_jax.methods.collapse import Control, control
 from gssl_jax.methods.masked_views import MaskedViews
-from gssl_jax.models.heads import Projector, Prototypes, ReconstructionHead
+from gssl_jax.models.heads import NORMS, Projector, Prototypes, ReconstructionHead
 from gssl_jax.models.vit import ViT
 from gssl_jax.ops import losses, schedules
 from gssl_jax.ops.assignment import assignment_health
@@ -61,6 +62,10 @@ def build(config: ConfigDict, backbone: ViT, clock: Clock) -> Method:
 
 def _check(settings: ConfigDict, backbone: ViT) -> None:
     kind, weights = settings.corruption.kind, settings.loss
+    if settings.projector.norm not in NORMS:
+        raise unknown("method.projector.norm", settings.projector.norm, NORMS)
+    if settings.sinkhorn.iterations < 1:
+        raise UserError(f"method.sinkhorn.iterations={settings.sinkhorn.iterations}: sinkhorn needs at least one")
     if kind == "drop" and weights.reconstruction:
         raise UserError(
             "method.corruption.kind=drop leaves nothing to rebuild the hidden patches from: set "
@@ -252,7 +257,8 @@ class MaskCluster:
             seen = seen[:, ::-1]  # across views, as in the loss
         first_choice = jnp.argmax(targets, axis=-1) == jnp.argmax(seen, axis=-1)
         rows = targets.reshape(-1, targets.shape[-1])
-        rows = rows[:: -(-rows.shape[0] // self.settings.health_rows)]
+        if len(rows) > self.settings.health_rows:  # drawn, since a stride would always meet the same token positions
+            rows = rows[np.random.default_rng(0).choice(len(rows), self.settings.health_rows, replace=False)]
         found = {**assignment_health(rows), "agreement": jnp.mean(first_choice.astype(jnp.float32))}
         return {f"health/{name}_{level}": value for name, value in found.items()}
 

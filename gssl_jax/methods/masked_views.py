@@ -53,6 +53,9 @@ class MaskedViews:
             raise UserError(
                 f"method.corruption.align={settings.corruption.align} does not divide data.image_size={size}"
             )
+        cells = (size // settings.corruption.align) ** 2
+        if settings.corruption.kind == "drop" and round(settings.corruption.ratio * cells) >= cells:
+            raise UserError(f"method.corruption.ratio={settings.corruption.ratio} drops all {cells} cells: lower it")
         if settings.corruption.kind in ("token", "drop") and settings.corruption.align % patch:
             raise UserError(
                 f"method.corruption.kind={settings.corruption.kind} hides whole patches: set "
@@ -123,7 +126,7 @@ class MaskedViews:
                 n = (size // self.patch) ** 2 - count * (c.align // self.patch) ** 2
                 keep = jnp.sort(jax.lax.top_k(visible, n)[1], axis=-1)
                 return {"student": clean, "mask": mask, "keep": keep}
-            cells = masking.block_masks(key, index, grid, c.ratio, max(1, int(c.max_side * grid)))
+            cells = masking.block_masks(key, index, grid, c.ratio, max(1, int(c.max_side * grid + 1e-6)))
             return {"student": clean, "mask": masking.expand(cells, c.align)}
         student, mask = masking.gmml_corrupt(
             key,

@@ -11,6 +11,9 @@ from jax.typing import DTypeLike
 from gssl_jax.models.layers import Dense, gelu, l2_normalise, rows
 from gssl_jax.ops.patches import unpatchify
 
+NORMS = ("none", "batch")
+"""What `Projector.norm` may be."""
+
 
 class BatchStandardise(nn.Module):
     """Batch norm without running averages: each feature of [..., D] to zero mean and unit variance over all rows,

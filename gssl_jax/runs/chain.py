@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +70,6 @@ def conclude(
     )
     trained = judge.judge(variables)
     controls = {"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()}
-    pictures = draw_pictures(parts, judge, outcome.state)
     steps = parts.clock.total
     measured = {
         "seed": config.seed,
@@ -86,6 +84,7 @@ def conclude(
     log.write(stage, steps, log_row(trained))
     log.close()
     folder.write_results(results)
+    pictures = draw_pictures(parts, judge, outcome.state)
     return Finished(results, pictures, parts.train.classes)
 
 
@@ -104,8 +103,3 @@ def write_lineage(folder: RunFolder, chain: list[tuple[int, str, Parts]]) -> Non
     ]
     text = json.dumps({"stages": stages, "versions": versions(), "platform": jax.default_backend()}, indent=1)
     write_atomically(folder.lineage, text + "\n")
-
-
-def default_workdir(recipe: str, preset: str) -> Path:
-    """runs/<recipe>[-<preset>]: where a run goes without --workdir."""
-    return Path("runs") / (f"{recipe}-{preset}" if preset else recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -79,3 +80,13 @@ class Progress:
     def say(self, words: str, style: str = "") -> None:
         """A lasting line above the live one."""
         self._console.print(Text(words, style=style), soft_wrap=True)
+
+
+def report_troubles(replaced: Sequence[str], left_out: Sequence[str], skipped: int, console: Console) -> None:
+    """Unreadable images by name, of the training and of the evaluation, and the number of steps not finite."""
+    for broken, fate in ((replaced, "replaced in training"), (left_out, "left out of the evaluation")):
+        if broken:
+            names = "; ".join(broken[:5]) + ("; ..." if len(broken) > 5 else "")
+            console.print(f"{len(broken)} unreadable images were {fate}: {names}", style="yellow", soft_wrap=True)
+    if skipped:
+        console.print(f"{skipped} steps were not finite and changed nothing: lower optim.learning_rate", style="yellow")

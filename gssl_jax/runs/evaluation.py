@@ -11,7 +11,7 @@ import numpy as np
 
 from gssl_jax.data.arrays import evaluation_batches, evaluation_set
 from gssl_jax.data.sources import Source
-from gssl_jax.errors import UserError
+from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.evals import suite
 from gssl_jax.evals.features import extract, pixels
 from gssl_jax.runs.parts import Parts
@@ -27,7 +27,10 @@ class Judge:
         self._parts, self._seed = parts, seed
         self.settings = parts.config.evals
         self.labelled = bool(parts.train.classes)
+        self._readable: list[Substituted] = []
         self.sets = {"train": self._held(parts.train), "test": self._held(parts.test)}
+        if isinstance(self.sets["train"], dict):  # unreadable images may have left a class too small
+            suite.check(self.sets["train"]["label"], self.settings, parts.train.classes)
         even = self.settings.batch_size % parts.mesh.size == 0
         self._sharding = on_data(parts.mesh) if even else replicated(parts.mesh)
         self._apply = parts.backbone.apply
@@ -36,12 +39,20 @@ class Judge:
 
     def _held(self, source: Source) -> Any:
         """The set as arrays where it fits in memory, else the source itself, read again at every evaluation."""
-        try:
-            return evaluation_set(source, self._parts.config.data, self.settings.data.resize)
-        except UserError:
-            if self._parts.config.data.resident_mib > len(source) * self._parts.config.data.image_size**2 / 2**20 * 3:
-                raise
-            return source
+        data = self._parts.config.data
+        if not len(source):
+            shape = (0, data.image_size, data.image_size, data.channels)
+            return {"image": np.zeros(shape, np.uint8), "label": np.zeros(0, np.int32)}
+        readable = as_readable(source, data.max_broken)
+        self._readable.append(readable)
+        if len(source) * data.image_size**2 * data.channels > data.resident_mib * 2**20:
+            return readable
+        return evaluation_set(readable, data, self.settings.data.resize)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Unreadable images met so far, with their reasons."""
+        return tuple(name for readable in self._readable for name in readable.broken)
 
     def batches(self, split: str) -> Iterator[Mapping[str, np.ndarray]]:
         """Padded batches of a split."""

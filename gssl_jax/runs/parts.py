@@ -19,6 +19,7 @@ from gssl_jax.methods import maskcluster
 from gssl_jax.methods.base import Clock, Method
 from gssl_jax.models.build import build_backbone
 from gssl_jax.models.vit import ViT
+from gssl_jax.runs.folder import flat as flattened
 from gssl_jax.training.mesh import check_batch, make_mesh
 from gssl_jax.training.optimizer import build_optimiser
 
@@ -26,6 +27,8 @@ METHODS = {"maskcluster": maskcluster.build}
 """Every value `config.method.name` may have, and what builds it from (config, backbone, clock)."""
 
 UNITS = ("step", "epoch")
+WHICH = ("teacher", "student")
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 class Parts(NamedTuple):
@@ -63,13 +66,20 @@ def assemble(config: ConfigDict) -> Parts:
     """
     if config.method.name not in METHODS:
         raise unknown("method.name", config.method.name, METHODS)
+    check_values(config)
     backbone = build_backbone(config)
+    check_features(config, backbone)
     mesh = make_mesh()
     check_batch(config.optim.batch_size, mesh)
     stream = config.data.streams.train
     source = open_source(stream, stream.split, config.data)
     if len(source) == 0:
         raise UserError(f"{source.name} holds no images to train on: check data.streams.train.path")
+    if len(source) < config.optim.batch_size:
+        raise UserError(
+            f"{source.name} has {len(source)} images, fewer than optim.batch_size={config.optim.batch_size}: set "
+            f"--config.optim.batch_size={2 ** int(math.log2(len(source)))}"
+        )
     train, test = (open_source(config.evals.data, config.evals.data[s], config.data) for s in ("train", "test"))
     suite.check(np.array([train.label(i) for i in range(len(train))], np.int32), config.evals, train.classes)
     config = config.copy_and_resolve_references()
@@ -80,6 +90,36 @@ def assemble(config: ConfigDict) -> Parts:
     return Parts(
         config, source, train, test, crop, clock, backbone, method, optimiser, mesh, warnings(config, backbone)
     )
+
+
+POSITIVE = (
+    "optim.batch_size", "method.views.globals", "method.prototypes.cls", "method.prototypes.patch", "evals.batch_size",
+    "run.log_every", "run.health_every", "run.health_samples", "run.checkpoint_every", "run.keep_checkpoints",
+    "run.steps_per_dispatch", "data.canvas", "data.channels", "backbone.patch", "backbone.depth", "backbone.heads",
+)  # fmt: skip
+"""Whole numbers that have to be at least 1."""
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raises UserError for a number or a word that means nothing."""
+    flat = flattened(config.to_dict())
+    for key in POSITIVE:
+        if flat[key] < 1:
+            raise UserError(f"{key}={flat[key]} must be at least 1: set --config.{key}=1 or more")
+    for key, value in flat.items():
+        if key.endswith(".interpolation") and value not in INTERPOLATIONS:
+            raise unknown(key, value, INTERPOLATIONS)
+    if config.evals.which not in WHICH:
+        raise unknown("evals.which", config.evals.which, WHICH)
+
+
+def check_features(config: ConfigDict, backbone: ViT) -> None:
+    """Raises UserError where an evaluator asks for a feature that the backbone does not give."""
+    images = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, config.data.channels), np.float32)
+    given = jax.eval_shape(lambda k, x: backbone.init_with_output(k, x)[0], jax.random.key(0), images)
+    for name in ("knn", "linear", "lowshot"):
+        if config.evals[name].feature not in given:
+            raise unknown(f"evals.{name}.feature", config.evals[name].feature, given)
 
 
 def make_clock(optim: ConfigDict, images: int) -> Clock:

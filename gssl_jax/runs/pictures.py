@@ -31,7 +31,8 @@ def draw_pictures(parts: Parts, judge: Judge, state: TrainState) -> dict[str, An
 
     What needs labels or a reconstruction head is left out where there is none.
     """
-    test, train = one_batch(judge, "test"), one_batch(judge, "train")
+    train = one_batch(judge, "train")
+    test = one_batch(judge, "test") if len(parts.test) else train
     variables = parts.method.backbone(state.params, state.method_state, judge.settings.which)
     shown = spread(test["image"], SHOWN)
     pictures: dict[str, Any] = {
@@ -41,7 +42,7 @@ def draw_pictures(parts: Parts, judge: Judge, state: TrainState) -> dict[str, An
     if parts.method.reconstruct is not None:
         pictures["reconstruction"] = reconstruction(parts, state)
     pictures["neighbours"] = neighbours(judge, variables, train, test)
-    features = np.asarray(judge.encode(variables, test["image"])["feat"])
+    features = encoded(judge, variables, test["image"])
     rows, points = t_sne(features, points=judge.settings.tsne_points, seed=0)
     if len(rows):
         pictures["tsne"] = {"points": points, "labels": test["label"][rows]}
@@ -49,11 +50,14 @@ def draw_pictures(parts: Parts, judge: Judge, state: TrainState) -> dict[str, An
 
 
 def one_batch(judge: Judge, split: str) -> dict[str, np.ndarray]:
-    """A split as float images in [0, 1] with labels: all of it, or its first batch where it is not held in memory."""
+    """Some of a split as float images in [0, 1] with labels: at most `evals.picture_images` of it, evenly spaced, or
+    its first batch where it is not held in memory."""
     held: Any = judge.sets[split]
     if not isinstance(held, Mapping):
         batch = next(iter(judge.batches(split)))
         held = {name: batch[name][batch["valid"]] for name in ("image", "label")}
+    chosen = spread(np.arange(len(held["image"])), judge.settings.picture_images)
+    held = {name: held[name][chosen] for name in ("image", "label")}
     image = held["image"]
     return {"image": image.astype(np.float32) / np.iinfo(image.dtype).max, "label": held["label"]}
 
@@ -61,6 +65,13 @@ def one_batch(judge: Judge, split: str) -> dict[str, np.ndarray]:
 def spread(rows: np.ndarray, count: int) -> np.ndarray:
     """`count` rows, evenly spaced."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
+def encoded(judge: Judge, variables: Any, images: np.ndarray) -> np.ndarray:
+    """Class tokens [n, D], computed in batches of `evals.batch_size`."""
+    size = judge.settings.batch_size
+    parts = [judge.encode(variables, images[i : i + size])["feat"] for i in range(0, len(images), size)]
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def attention(parts: Parts, variables: Any, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,9 +98,9 @@ def neighbours(
 ) -> dict[str, Any]:
     """The nearest training images of some test images by cosine of the features."""
     queries = np.linspace(0, len(test["image"]) - 1, min(SHOWN, len(test["image"]))).astype(int)
-    known = judge.encode(variables, train["image"])["feat"]
-    asked = judge.encode(variables, test["image"][queries])["feat"]
-    cosines = np.asarray(unit(asked) @ unit(known).T)
+    known = encoded(judge, variables, train["image"])
+    asked = encoded(judge, variables, test["image"][queries])
+    cosines = np.asarray(unit(jnp.asarray(asked)) @ unit(jnp.asarray(known)).T)
     found = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
     return {
         "queries": test["image"][queries],

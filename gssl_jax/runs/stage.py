@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from jax import Array
@@ -17,14 +18,15 @@ from rich.console import Console
 
 from gssl_jax.data.arrays import load_canvases
 from gssl_jax.data.pipeline import StreamIterator, open_stream
+from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.errors import UserError
-from gssl_jax.runs.console import Progress
+from gssl_jax.runs.console import Progress, report_troubles
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.parts import Parts, host_views
 from gssl_jax.runs.watch import CollapseAlarm, HealthProbe, probe_images
 from gssl_jax.training.checkpoint import Checkpoints
-from gssl_jax.training.loop import Hook, Row, train
+from gssl_jax.training.loop import Every, Hook, Row, train
 from gssl_jax.training.mesh import put_batch, replicated
 from gssl_jax.training.metrics import JsonLines, TensorBoard, Writer, cut_rows
 from gssl_jax.training.optimizer import schedules_of
@@ -50,6 +52,7 @@ class Images:
     resident: dict[str, Array]
     batches: StreamIterator
     fingerprint: str
+    source: Substituted
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
@@ -62,11 +65,12 @@ class Images:
 def open_images(parts: Parts, start: int) -> Images:
     """The stream from batch `start` on."""
     config, resident = parts.config, {}
+    source = as_readable(parts.source, config.data.max_broken, config.backbone.patch)
     if parts.crop == "device":
-        canvases = load_canvases(parts.source, config.data, min_side=config.backbone.patch)
+        canvases = load_canvases(source, config.data)
         resident["train"] = jax.device_put(canvases, replicated(parts.mesh))
     batches = open_stream(
-        parts.source,
+        source,
         config.data,
         batch_size=config.optim.batch_size,
         seed=config.seed,
@@ -74,9 +78,8 @@ def open_images(parts: Parts, start: int) -> Images:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         views=None if parts.crop == "device" else host_views(config),
-        min_side=config.backbone.patch,
     )
-    return Images(resident, batches, parts.source.fingerprint())
+    return Images(resident, batches, source.fingerprint(), source)
 
 
 @dataclass
@@ -102,11 +105,11 @@ class Recorder:
 
 @dataclass
 class Saver:
-    """Saves every `every` steps, and remembers the seconds trained before this start."""
+    """Saves when `every` says so, and remembers the seconds trained before this start."""
 
     checkpoints: Checkpoints
     images: Images
-    every: int
+    every: Every
     before: float
     started: float = field(default_factory=time.perf_counter)
 
@@ -122,24 +125,24 @@ class Saver:
         """Saving goes by steps, not by logs."""
 
     def on_boundary(self, step: int, state: TrainState) -> None:
-        if step % self.every == 0:
+        if self.every.due(step):
             self.save(state)
 
 
 @dataclass
 class Examiner:
-    """Evaluates every `every` steps and writes the scores to the log."""
+    """Evaluates when `every` says so and writes the scores to the log."""
 
     judge: Judge
     parts: Parts
-    every: int
+    every: Every
     recorder: Recorder
 
     def on_log(self, step: int, row: Row) -> None:
         """Evaluation goes by steps, not by logs."""
 
     def on_boundary(self, step: int, state: TrainState) -> None:
-        if self.every and step % self.every == 0 and step < self.parts.clock.total:
+        if self.every.due(step) and step < self.parts.clock.total:
             variables = self.parts.method.backbone(state.params, state.method_state, self.judge.settings.which)
             row = log_row(self.judge.judge(variables))
             self.recorder.emit(step, row)
@@ -162,12 +165,13 @@ def run_stage(
         cut_rows(folder.metrics, name, done)
         writers: list[Writer] = [JsonLines(folder.metrics)]
         if config.run.tensorboard:
-            writers.append(TensorBoard(folder.tensorboard))
+            writers.append(TensorBoard(folder.tensorboard, done))
         for writer in writers:
             stack.callback(writer.close)
         progress = Progress(console, name, total, config.optim.batch_size)
-        saver = Saver(checkpoints, images, config.run.checkpoint_every, before)
-        hooks = make_hooks(parts, Recorder(name, writers, progress), judge, untrained, progress, saver)
+        saver = Saver(checkpoints, images, Every(config.run.checkpoint_every, done), before)
+        recorder = Recorder(name, writers, progress)
+        probe, hooks = make_hooks(parts, recorder, judge, untrained, progress, saver, done)
         with progress, StopRequest() as request:
             stop = train(
                 state,
@@ -182,10 +186,11 @@ def run_stage(
                 dispatch=config.run.steps_per_dispatch,
                 asked_to_stop=lambda: bool(request.asked),
             )
+            probe.finish()
         seconds = saver.seconds if done < total else before
         if done < total:
             saver.save(stop.state)
-    report_troubles(images, stop.state, console)
+    report_troubles(images.source.broken, judge.broken, int(stop.state.skipped), console)
     return Outcome(stop.state, untrained, seconds, request.asked if stop.interrupted else 0)
 
 
@@ -205,7 +210,7 @@ def start(
     batch = put_batch(shape_batch(parts, images), parts.mesh)
     key = jax.random.key(config.seed)
     state = jax.jit(fresh, out_shardings=whole)(batch, key)
-    untrained = jax.device_get(parts.method.backbone(state.params, state.method_state, "teacher"))
+    untrained = jax.tree.map(jnp.copy, parts.method.backbone(state.params, state.method_state, "teacher"))
     if checkpoints.latest is not None:
         state, extra = checkpoints.restore(jax.eval_shape(fresh, batch, key), whole)
         check_stream(extra["train"], images, int(state.step))
@@ -255,28 +260,28 @@ def step_maker(parts: Parts) -> Any:
 
 
 def make_hooks(
-    parts: Parts, recorder: Recorder, judge: Judge, untrained: Any, progress: Progress, saver: Saver
-) -> list[Hook]:
+    parts: Parts, recorder: Recorder, judge: Judge, untrained: Any, progress: Progress, saver: Saver, done: int
+) -> tuple[HealthProbe, list[Hook]]:
     """What happens beside the steps, in order: log, alarm, health, evaluation, live line, checkpoint."""
     config = parts.config
-    alarm = CollapseAlarm(recorder.emit)
+    alarm = CollapseAlarm(recorder.emit, done)
 
     def measured(step: int, row: dict[str, Any]) -> None:
         recorder.emit(step, row)
         alarm.on_health(step, row)
 
-    sample = first_images(judge, config.run.health_samples)
+    sample = jax.device_put(first_images(judge, config.run.health_samples), replicated(parts.mesh))
     probe = HealthProbe(
         parts.method,
         lambda variables, images: judge.encode(variables, images)["feat"],
         sample,
         config.evals.which,
-        config.run.health_every,
+        Every(config.run.health_every, done),
         measured,
     )
     probe.begin(untrained)
-    examiner = Examiner(judge, parts, parts.clock.steps(config.evals.every), recorder)
-    return [recorder, alarm, probe, examiner, progress, saver]
+    examiner = Examiner(judge, parts, Every(parts.clock.steps(config.evals.every), done), recorder)
+    return probe, [recorder, alarm, probe, examiner, progress, saver]
 
 
 def first_images(judge: Judge, count: int) -> np.ndarray:
@@ -303,13 +308,3 @@ def describe(parts: Parts, state: TrainState, images: Images, console: Console, 
     console.print(line, highlight=False, soft_wrap=True)
     text = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     (folder / "parameters.txt").write_text(text + "\n", encoding="utf-8")
-
-
-def report_troubles(images: Images, state: TrainState, console: Console) -> None:
-    """Unreadable images by name, and steps that were not finite."""
-    broken = images.batches.broken
-    if broken:
-        console.print(f"{len(broken)} unreadable images were replaced: {'; '.join(broken[:5])}", style="yellow")
-    skipped = int(state.skipped)
-    if skipped:
-        console.print(f"{skipped} steps were not finite and changed nothing: lower optim.learning_rate", style="yellow")

@@ -11,7 +11,7 @@ from jax import Array
 
 from gssl_jax.evals.health import feature_std, rank_me
 from gssl_jax.methods.base import Method
-from gssl_jax.training.loop import Row
+from gssl_jax.training.loop import Every, Row
 from gssl_jax.training.state import TrainState
 
 WINDOW = 20
@@ -33,7 +33,7 @@ Emit = Callable[[int, dict[str, Any]], None]
 
 
 class HealthProbe:
-    """Every `every` steps: spread and effective rank of the features of a fixed sample of images, written to the log.
+    """Whenever `every` says so: spread and effective rank of the features of a fixed sample of images, for the log.
 
     `encode(variables, images) -> features [n, D]` is jitted; the spread is told relative to `start`, that of the
     untrained backbone.
@@ -45,13 +45,14 @@ class HealthProbe:
         encode: Callable[[Any, Any], Array],
         images: Array | np.ndarray,
         which: str,
-        every: int,
+        every: Every,
         emit: Emit,
     ) -> None:
         self._method, self._encode, self._images, self._which = method, encode, images, which
         self._every, self._emit = every, emit
         self._measure = jax.jit(lambda f: (feature_std(f), rank_me(f)))
         self._start = float("nan")
+        self._waiting: tuple[int, tuple[Array, Array]] | None = None
 
     def begin(self, untrained: Any) -> None:
         """Measures where the spread starts."""
@@ -61,21 +62,30 @@ class HealthProbe:
         """Nothing to do with the metrics of the steps."""
 
     def on_boundary(self, step: int, state: TrainState) -> None:
-        if step % self._every:
+        """Sends off a measurement when it is time, and reads the one before, by now behind a step in the queue."""
+        self.finish()
+        if self._every.due(step):
+            variables = self._method.backbone(state.params, state.method_state, self._which)
+            self._waiting = step, self._measure(self._encode(variables, self._images))
+
+    def finish(self) -> None:
+        """Reads and emits the measurement that was sent off, if there is one."""
+        if self._waiting is None:
             return
-        variables = self._method.backbone(state.params, state.method_state, self._which)
-        std, rank = map(float, self._measure(self._encode(variables, self._images)))
-        left = std / self._start if self._start else float("nan")
-        self._emit(step, {"health/feature_std": std, "health/feature_std_of_start": left, "health/rankme": rank})
+        step, (std, rank) = self._waiting
+        self._waiting = None
+        left = float(std) / self._start if self._start else float("nan")
+        row = {"health/feature_std": float(std), "health/feature_std_of_start": left, "health/rankme": float(rank)}
+        self._emit(step, row)
 
 
 class CollapseAlarm:
     """Says in words, once for each kind and level, that targets or features have collapsed and which knob to turn."""
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, emit: Emit, start: int = 0) -> None:
         self._emit = emit
         self._since: dict[tuple[str, str], int] = {}
-        self._previous = 0
+        self._previous = start
         self.fired: dict[tuple[str, str], int] = {}
 
     def on_log(self, step: int, row: Row) -> None:

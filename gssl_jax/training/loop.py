@@ -33,6 +33,18 @@ class Hook(Protocol):
         """`step` steps are done. `state` may be read but not kept: the next step takes its buffers."""
 
 
+class Every:
+    """Says once in `every` steps that it is time, also where several steps pass at once; 0 = never."""
+
+    def __init__(self, every: int, start: int) -> None:
+        self._every, self._last = every, start
+
+    def due(self, step: int) -> bool:
+        """Whether a multiple of `every` lies after the last step asked about, up to this one."""
+        before, self._last = self._last, step
+        return self._every > 0 and step // self._every > before // self._every
+
+
 class Interval(NamedTuple):
     """The metrics of the steps up to `step`, still on the device."""
 
@@ -74,6 +86,7 @@ def train(
       asked_to_stop: looked at before every dispatch.
     """
     done = since = int(state.step)
+    log = Every(log_every, done)
     metrics: Metrics | None = None
     finished: Interval | None = None
     started = 0.0
@@ -86,7 +99,7 @@ def train(
         done += n
         if finished is not None:
             started, finished = _report(finished, batch_size, hooks), None
-        if done // log_every > since // log_every or done >= total:
+        if log.due(done) or done >= total:
             finished = Interval(done, metrics, done - since, started)
             metrics, since = None, done
         for hook in hooks:

@@ -40,10 +40,11 @@ class JsonLines:
 
 
 class TensorBoard:
-    """TensorBoard events through tensorboardX; words are left to the JSON lines."""
+    """TensorBoard events through tensorboardX; words are left to the JSON lines. Steps after `start` that an earlier
+    start has written are withdrawn."""
 
-    def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder))
+    def __init__(self, folder: Path, start: int = 0) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=start + 1)
 
     def write(self, stage: str, step: int, row: Mapping[str, Any]) -> None:
         for name, value in row.items():

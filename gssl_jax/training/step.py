@@ -71,11 +71,13 @@ def make_step(
     """The jitted step: (state, resident, batches) -> (state, averages of the metrics over the finite steps).
 
     `dispatch` > 1 runs that many steps in one call; its batches are stacked in front, [dispatch, B, ...].
-    `schedules` are logged as `train/<name>` at the step's own value. The state is donated.
+    `schedules` are logged as `train/<name>` at the count of the
+    optimiser, which skipped steps do not advance. The state is donated.
     """
 
     def one(state: TrainState, resident: Mapping[str, Array], batches: Any) -> tuple[TrainState, Metrics]:
-        now = {f"train/{name}": jnp.asarray(schedule(state.step)) for name, schedule in schedules.items()}
+        count = state.step - state.skipped
+        now = {f"train/{name}": jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
         state, metrics, finite = transition(method, optimiser, state, gather(resident, batches))
         metrics |= now
         return state, {name: Average.from_model_output(value[None], finite[None]) for name, value in metrics.items()}

@@ -64,6 +64,12 @@ def write_images(folder, count, side=40):
             [f"--config={RECIPE}:tiny", "--config.method.corruption.ratio=1.5"],
             ["method.corruption.ratio=1.5", "0 and 1"],
         ),
+        ([f"--config={RECIPE}:tiny", "--config.run.log_every=0"], ["run.log_every=0", "at least 1"]),
+        ([f"--config={RECIPE}:tiny", "--config.method.views.globals=0"], ["method.views.globals=0"]),
+        ([f"--config={RECIPE}:tiny", "--config.evals.which=techer"], ["techer", "did you mean 'teacher'"]),
+        ([f"--config={RECIPE}:tiny", "--config.evals.linear.feature=faet"], ["faet", "did you mean 'feat'"]),
+        ([f"--config={RECIPE}:tiny", "--config.method.projector.norm=bath"], ["bath", "did you mean 'batch'"]),
+        ([f"--config={RECIPE}:tiny", "--config.data.streams.train.size=24"], ["24 images", "optim.batch_size=16"]),
         ([f"--config={RECIPE}:tiny", "--config.optim.unit=hour"], ["hour", "epoch"]),
         ([f"--config={RECIPE}:tiny", "--config.method.name=simclr"], ["simclr", "maskcluster"]),
         ([f"--config={RECIPE}:tiny", "--config.stages=('first',)"], ["first", "target"]),
@@ -83,7 +89,7 @@ def test_a_folder_that_is_missing_or_empty(refused, tmp_path):
 
 
 def test_too_few_images_of_a_class_for_the_shots(refused, tmp_path):
-    write_images(tmp_path / "images" / "many", 60)
+    write_images(tmp_path / "images" / "many", 90)
     write_images(tmp_path / "images" / "rare", 4)
     message = refused(f"--config={RECIPE}:folder,path={tmp_path / 'images'}")
     assert "'rare'" in message and "5" in message and "shots" in message

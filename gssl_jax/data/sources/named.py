@@ -36,13 +36,14 @@ def open_named(path: str, split: str, data: Any) -> NamedSource:
     chosen = _split(builder, split)
     try:
         records = builder.as_data_source(split=chosen)
+        undecoded = builder.as_data_source(split=chosen, decoders={"image": tfds.decode.SkipDecoding()})
     except (KeyError, AssertionError, OSError, NotImplementedError):
         state = "holds no files with random access" if builder.info.splits else "has not been prepared"
         raise UserError(
             f"the TFDS data set {path} {state}; run: tfds build {path} --file_format=array_record (or call "
             "builder.download_and_prepare(file_format='array_record')), and set TFDS_DATA_DIR if it lies elsewhere"
         ) from None
-    return NamedSource(builder, chosen, records)
+    return NamedSource(builder, chosen, records, undecoded)
 
 
 def _builder(path: str) -> Any:
@@ -76,9 +77,10 @@ class NamedSource:
 
     normalised = False
 
-    def __init__(self, builder: Any, split: str, records: Any) -> None:
+    def __init__(self, builder: Any, split: str, records: Any, undecoded: Any) -> None:
         self.name = f"{builder.info.full_name}/{split}"
-        self._records, self._splits, self._split = records, builder.info.splits, split
+        self._records, self._undecoded = records, undecoded
+        self._splits, self._split = builder.info.splits, split
         label = builder.info.features["label"] if "label" in builder.info.features else None
         self.classes = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
 
@@ -89,8 +91,8 @@ class NamedSource:
         return f"{self.name}[{index}]"
 
     def label(self, index: int) -> int:
-        """Label of one image; reads its record."""
-        return int(self._records[int(index)]["label"]) if self.classes else -1
+        """Label of one image; reads its record but leaves the image undecoded."""
+        return int(self._undecoded[int(index)]["label"]) if self.classes else -1
 
     def __getitem__(self, index: int) -> Sample:
         try:
