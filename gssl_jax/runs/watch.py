@@ -20,9 +20,15 @@ WINDOW = 20
 ONE_TAKES_ALL, UNIFORM, STD_LEFT, RANK_LEFT = 0.1, 0.99, 0.01, 2.0
 """Entropy of the mean target and mean entropy of the targets, both over ln K; feature std over its start; RankMe."""
 
+FEW_IN_USE = 0.1
+"""Share of the prototypes that could be somebody's first choice and are. Ours beside the specification's alarms: a
+reconstruction loss or batch norm can hold a collapse at a handful of prototypes, where entropies stay above theirs."""
+
 ADVICE = {
     "one": "one prototype takes all {level} tokens (entropy of the mean target {value:.3f} of ln K): use "
     "--config.method.collapse.{level}=sinkhorn, or a higher method.temperature.teacher_end",
+    "few": "only {value:.0%} of the {level} prototypes are anybody's first choice: use "
+    "--config.method.collapse.{level}=sinkhorn, or fewer prototypes (method.prototypes.{level})",
     "uniform": "the {level} targets are uniform and teach nothing (mean entropy {value:.3f} of ln K): sharpen them "
     "with a lower method.temperature.teacher_start and teacher_end (sinkhorn: a lower method.sinkhorn.eps)",
     "features": "the features have collapsed (spread {value:.4f} of its start, effective rank {rank:.1f}): use "
@@ -98,6 +104,8 @@ class CollapseAlarm:
                 continue
             self._judge("one", level, step, mean_target < ONE_TAKES_ALL, value=mean_target)
             self._judge("uniform", level, step, target > UNIFORM, value=target)
+            used = row.get(f"health/prototypes_in_use_{level}", 1.0)
+            self._judge("few", level, step, used < FEW_IN_USE, value=used)
         self._previous = step
 
     def on_boundary(self, step: int, state: TrainState) -> None:

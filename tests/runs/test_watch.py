@@ -21,6 +21,7 @@ def alarm():
     [
         ("health/mean_target_entropy_patch", 0.09, 0.11, "method.collapse.patch=sinkhorn"),
         ("health/mean_target_entropy_cls", 0.0, 0.11, "method.collapse.cls=sinkhorn"),
+        ("health/prototypes_in_use_cls", 0.09, 0.11, "only 9% of the cls prototypes"),
         ("health/target_entropy_cls", 0.995, 0.985, "method.temperature.teacher_start"),
         ("health/target_entropy_patch", 1.0, 0.985, "patch targets are uniform"),
     ],
