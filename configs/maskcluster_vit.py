@@ -192,6 +192,7 @@ def small(c):
     c.method.projector.update(dict(layers=2, hidden=512, output=128, shared=False, norm="batch"))
     c.method.prototypes.update(dict(cls=64, patch=128))
     c.method.sinkhorn.eps = 0.03
+    c.method.memax.weight = 5.0  # at 1 the class targets thin out to a handful of prototypes, see docs/results
     c.method.momentum.start = 0.95
     c.method.temperature.teacher_warmup = 0.0
     c.optim.unit = "step"
