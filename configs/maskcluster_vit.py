@@ -250,6 +250,7 @@ def tiny(c):
     c.evals.lowshot.draws = 10
     c.evals.linear.update(dict(l2_grid=(1e-4, 1e-2), max_iterations=50))
     c.evals.tsne_points = 100
+    c.evals.pixel_side = 8
     c.run.log_every = 2
     c.run.health_every = 4
     c.run.checkpoint_every = 4
