@@ -241,7 +241,7 @@ def tiny(c):
     """The whole path in seconds; its scores mean nothing."""
     photos(c)
     c.data.streams.train.size = 128
-    c.backbone.update(dict(patch=8, width=32, depth=2, heads=2))
+    c.backbone.update(dict(patch=8, width=64, depth=1, heads=2))
     c.method.projector.update(dict(hidden=64, output=32))
     c.method.prototypes.update(dict(cls=16, patch=32))
     c.optim.duration = 8.0
@@ -251,6 +251,9 @@ def tiny(c):
     c.evals.linear.update(dict(l2_grid=(1e-4, 1e-2), max_iterations=50))
     c.evals.tsne_points = 100
     c.evals.pixel_side = 8
+    c.evals.lowshot.feature = "last4_cls"  # as wide as the pixels: the compared features share compiled solvers
+    c.evals.lowshot.kfold_from = 6
+    c.method.views.locals = 0
     c.run.log_every = 2
     c.run.health_every = 4
     c.run.checkpoint_every = 4
