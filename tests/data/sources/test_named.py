@@ -30,7 +30,7 @@ def test_cifar10_through_the_mock():
         assert len(train) == 7 and len(train.classes) == 10
         sample = train[2]
         assert sample["image"].shape == (32, 32, 3) and sample["image"].dtype == np.uint8
-        assert sample["label"] == train.label(2) in range(10) and sample["index"] == 2
+        assert sample["label"] in range(10) and sample["index"] == 2  # `label` alone: the prepared set below
         evaluation = arrays.evaluation_set(test, DATA, 32)
         assert evaluation["image"].shape == (7, 32, 32, 3) and evaluation["label"].dtype == np.int32
         assert train.fingerprint() == _open("cifar10", "pretrain").fingerprint() != test.fingerprint()
@@ -67,6 +67,7 @@ def test_a_prepared_folder_and_its_validation_split(tmp_path):
         ((5, 5, 1), 1),
         ((5, 6, 1), 0),
     ]
+    assert [train.label(i) for i in range(3)] == [train[i]["label"] for i in range(3)]
     assert len(_open(builder.data_dir, "train[:2]")) == 2
     with pytest.raises(UserError, match="unknown split.*'extra'.*validation"):
         _open(builder.data_dir, "extra")
