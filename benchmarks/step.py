@@ -31,7 +31,7 @@ from gssl_jax.ops import assignment, losses
 from gssl_jax.ops.keys import named
 from gssl_jax.runs.parts import Parts, assemble, device_words, stage_config
 from gssl_jax.runs.results import versions
-from gssl_jax.runs.stage import open_images
+from gssl_jax.runs.stage import Images
 from gssl_jax.training.mesh import put_batch, replicated
 from gssl_jax.training.state import create_state
 from gssl_jax.training.step import gather, make_step
@@ -158,8 +158,10 @@ def main() -> None:
     flags.add_argument("--rounds", type=int, default=5, help="turns; the best of each is reported")
     given = flags.parse_args()
     parts = assemble(stage_config(recipe(given.demo), "target"))
-    images = open_images(parts, 0)
-    batch = put_batch(next(images), parts.mesh)
+    images = Images.load(parts)
+    with images.batches(0) as batches:
+        batch = put_batch(next(batches), parts.mesh)
+        wait = best_of_turns({"stream": lambda: np.asarray(next(batches)["train"]["index"])}, given.rounds)["stream"]
     gathered = gather(images.resident, batch)
     state = jax.jit(
         lambda b, k: create_state(parts.method, parts.optimiser, b, k), out_shardings=replicated(parts.mesh)
@@ -172,9 +174,7 @@ def main() -> None:
         holder[0], metrics = step(holder[0], images.resident, batch)
         return metrics
 
-    host = best_of_turns({"stream": lambda: np.asarray(next(images)["train"]["index"])}, given.rounds)["stream"]
     found = best_of_turns({"step": one_step, **matmuls(), **apart}, given.rounds)
-    images.batches.close()
     rate = max(2 * n**3 / found[f"matmul {n}"] for n in MATMUL_SIDES)
     flops = step_flops(parts)
     share = {name: found[name] / found["step"] for name in apart}
@@ -186,7 +186,7 @@ def main() -> None:
         "matmul_gflop_per_second": rate / 1e9,
         "share_of_matmul_rate": flops / found["step"] / rate,
         "outside_matmul_share_of_step": dict(sorted(share.items(), key=lambda item: -item[1])),
-        "next_batch_share_of_step": host / found["step"],
+        "next_batch_share_of_step": wait / found["step"],
         "device": device_words(),
         "versions": versions(),
     }

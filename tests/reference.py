@@ -75,3 +75,11 @@ def clustering(settings, taught, learned, centre, temperature, mask=None, keep=N
             mean = p.reshape(-1, p.shape[-1]).mean(axis=0)
             result[f"train/memax_{level}"] = settings.memax.weight * (np.log(len(mean)) - entropy(mean))
     return result
+
+
+def patch_aligned(mask, patch: int) -> bool:
+    """Whether every patch of masks [..., S, S] is either wholly hidden or wholly visible: the first pixel of each,
+    blown up again, is the mask."""
+    mask = np.asarray(mask)
+    corners = mask[..., ::patch, ::patch]
+    return bool((np.repeat(np.repeat(corners, patch, axis=-2), patch, axis=-1) == mask).all())

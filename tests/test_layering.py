@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gssl_jax"
 RANKS = {
     "errors": 0,
+    "knobs": 0,
     "ops": 0,
     "models": 1,
     "data": 1,

@@ -124,7 +124,7 @@ def tiny_batch(size: int = 8, first: int = 0, channels: int = 1) -> dict[str, di
     """One batch of random canvases, 16 pixels a side; image i depends on its index alone."""
     index = np.arange(first, first + size, dtype=np.int32)
     images = [np.random.default_rng(i).integers(0, 256, (1, 16, 16, channels), np.uint8) for i in index]
-    return {"train": {"image": np.stack(images), "index": index, "valid": np.ones(size, bool)}}
+    return {"train": {"image": np.stack(images), "index": index, "draw": index, "valid": np.ones(size, bool)}}
 
 
 def tiny_crops(size: int = 8, first: int = 0, channels: int = 1) -> dict[str, dict[str, np.ndarray]]:

@@ -54,9 +54,11 @@ def open_stream(
 ) -> StreamIterator:
     """The endless stream of batches of `source` from batch `start_batch` on.
 
-    Without `views` (resident mode) a batch is `{"index": int32 [B]}`. With `views` (host mode) it is
-    `{"image": uint8 [B, V, S, S, C], "local": uint8 [B, L, s, s, C], "index": int32 [B], "label": int32 [B],
-    "valid": bool [B]}`, without `local` when there are no local views.
+    Without `views` (resident mode) a batch is `{"index": int32 [B], "draw": int32 [B]}`. With `views` (host mode) it is
+    `{"image": uint8 [B, V, S, S, C], "local": uint8 [B, L, s, s, C], "index": int32 [B], "draw": int32 [B],
+    "label": int32 [B], "valid": bool [B]}`, without `local` when there are no local views. `draw` is the sample's
+    place in the stream (modulo 2^31): random draws go by it, so that an image that comes twice in a batch, at the
+    border of two epochs or in a set smaller than the batch, does not come with the same draws.
 
     Args:
         source: the images; in host mode unreadable ones are replaced within `data.max_broken`.
@@ -92,7 +94,8 @@ def open_stream(
 
 
 def _indices(elements: Sequence[tuple[int, int]]) -> Batch:
-    return {"index": np.array([index for _, index in elements], np.int32)}
+    positions, indices = zip(*elements, strict=True)
+    return {"index": np.array(indices, np.int32), "draw": (np.array(positions) % 2**31).astype(np.int32)}
 
 
 def _stack(elements: Sequence[Batch]) -> Batch:
@@ -152,6 +155,7 @@ class Cutter:
         if self._locals:
             out["local"] = np.stack([cut(image, rng, view) for view in self._locals])
         out["index"] = np.int32(sample["index"])
+        out["draw"] = np.int32(position % 2**31)
         out["label"] = np.int32(sample["label"])
         out["valid"] = np.bool_(True)
         return out

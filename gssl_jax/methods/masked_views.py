@@ -82,10 +82,10 @@ class MaskedViews:
 
         `clean`, `student` float [B, V, S, S, C] in [0, 1], `mask` bool [B, V, S, S] (True = hidden from the
         student), `local` [B, L, s, s, C] where there are local views, `keep` int32 [B, V, n] where patches are
-        dropped. Every draw belongs to (step, view, sample index).
+        dropped. Every draw belongs to (step, view, the sample's `draw`).
         """
         batch = batches["train"]
-        images, index = batch["image"], batch["index"]
+        images, index = batch["image"], batch["draw"]
         key = jax.random.fold_in(named(key, "train"), step)
         c = self.settings.corruption
         if len(images) < 2 and (c.kind == "foreign" or (c.kind in ("noise", "zeros") and c.foreign_probability)):

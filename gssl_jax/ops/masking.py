@@ -118,23 +118,12 @@ def token_mask(pixel_mask: Array, patch: int) -> Array:
     return jnp.all(_patches(pixel_mask, patch), axis=-1)
 
 
-def is_patch_aligned(pixel_mask: Array, patch: int) -> Array:
-    """True (a scalar) if every patch of a mask bool [B, S, S] is either wholly hidden or wholly visible."""
-    cells = _patches(pixel_mask, patch)
-    return jnp.all(jnp.all(cells, axis=-1) == jnp.any(cells, axis=-1))
-
-
 def _patches(pixel_mask: Array, patch: int) -> Array:
     batch, height, width = pixel_mask.shape
     if height % patch or width % patch:
         raise ValueError(f"patch {patch} does not divide a mask of {height} x {width} pixels")
     cells = pixel_mask.reshape(batch, height // patch, patch, width // patch, patch)
     return cells.transpose(0, 1, 3, 2, 4).reshape(batch, -1, patch * patch)
-
-
-def derangement(key: Array, n: int) -> Array:
-    """A permutation of 0..n-1 without fixed points, int32 [n]: one random cycle through all. ValueError for n < 2."""
-    return donors(key, jnp.arange(n, dtype=jnp.int32))
 
 
 def donors(key: Array, index: Array) -> Array:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gssl_jax.report.health import ONE_PROTOTYPE, UNIFORM
+from gssl_jax.evals.collapse import ONE_TAKES_ALL, UNIFORM
 from gssl_jax.report.reading import Metrics, Series
 from gssl_jax.report.style import (
     BACKBONES,
@@ -155,7 +155,7 @@ def _entropy(metrics: Metrics, path: Path) -> Path | None:
     figure, axes = chart(len(levels), 0.75 + 1.6 * len(levels))
     for one, level in zip(axes, levels, strict=True):
         one.axhspan(UNIFORM, 1.02, color=TERMS[0].colour, alpha=0.2, linewidth=0)
-        one.axhspan(0.0, ONE_PROTOTYPE, color=TERMS[1].colour, alpha=0.15, linewidth=0)
+        one.axhspan(0.0, ONE_TAKES_ALL, color=TERMS[1].colour, alpha=0.15, linewidth=0)
         for line, (key, words) in zip(TERMS, keys.items(), strict=False):
             if len(metrics.series(f"health/{key}_{level}").steps):
                 _plot(one, metrics, f"health/{key}_{level}", line, words)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gssl_jax.report.reading import RunFiles, at, flatten, is_number
+from gssl_jax.knobs import at, is_number
+from gssl_jax.report.reading import RunFiles, flatten
 from gssl_jax.report.words import Row
 
 INTERVALS = {

@@ -1,8 +1,8 @@
 """The health of a training in words: what the logged numbers mean and which knob to turn when one is wrong.
 
-The alarms are those of the run itself (an entry "alarm" in metrics.jsonl) and the same rules applied to the end of the
-last stage: one prototype takes all, uniform targets, features without spread. The hints below them are softer: limits
-that are ours, chosen to be worth a look and not to be a failure.
+The alarms are those of the run itself (an entry "alarm" in metrics.jsonl) and the same rules (`evals/collapse.py`)
+applied to the end of the last stage. The hints below them are softer: limits that are ours, chosen to be worth a look
+and not to be a failure.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gssl_jax.report.reading import Metrics, RunFiles, at, is_number
+from gssl_jax.evals.collapse import THINGS, WINDOW, assignment_signs, features_collapsed, in_words, remedy
+from gssl_jax.knobs import at, is_number, scaled
+from gssl_jax.report.reading import Metrics, RunFiles
 
-WINDOW = 20  # steps over which an alarm looks
-ONE_PROTOTYPE = 0.1  # entropy of the mean target, as a share of ln K
-UNIFORM = 0.99  # mean entropy of the targets, as a share of ln K
-FLAT_FEATURES = 0.01  # feature std as a share of its start
-LOW_RANK = 2.0  # RankMe
-HARDLY_USED = 0.1  # share of prototypes in use; a hint
 SHRUNKEN_FEATURES = 0.2  # feature std as a share of its start; a hint
 STILL_RISING = 0.02  # accuracy gained in the last third where no interval says what is noise; a hint
 
-LEVELS = {"cls": ("Class assignments", "images"), "patch": ("Patch assignments", "patches")}
+LEVELS = {"cls": "Class assignments", "patch": "Patch assignments"}
+SIGNS = {"one": "have collapsed", "uniform": "say nothing", "few": "hardly use their prototypes"}
 
 
 class Finding(NamedTuple):
@@ -37,8 +34,7 @@ class Finding(NamedTuple):
 def findings(run: RunFiles) -> list[Finding]:
     """What the metrics of a run say, the gravest first; empty where no health was logged.
 
-    Alarms follow specification 2.4: over the last 20 logged steps, H(mean target) < .1 ln K, or mean H(target) >
-    .99 ln K; feature std < .01 of its start, or RankMe < 2.
+    Alarms look at the mean over the last 20 logged steps.
     """
     found = [*_logged_alarms(run), *_finite(run)]
     for level in LEVELS:
@@ -57,20 +53,6 @@ def recent(metrics: Metrics, key: str) -> float | None:
     """Mean of `key` over the last 20 steps of the last stage that hold it, or None where it was never logged."""
     steps, values = metrics.series(key, last_stage(metrics))
     return float(values[steps > steps[-1] - WINDOW].mean()) if len(values) else None
-
-
-def _flag(run: RunFiles, path: str, value: str) -> str:
-    """The command-line flag that sets a knob, empty where this run's configuration has no such knob."""
-    return f"--config.{path}={value}" if at(run.config, path) is not None else ""
-
-
-def _scaled(run: RunFiles, path: str, factor: float) -> str:
-    """The flag that multiplies a number of the configuration, with its value now: "--config.a.b=0.5"."""
-    now = at(run.config, path)
-    if not is_number(now) or now == 0:
-        return ""
-    value = factor * now
-    return f"--config.{path}={max(2, round(value)) if isinstance(now, int) else format(value, '.3g')}"
 
 
 def _logged_alarms(run: RunFiles) -> list[Finding]:
@@ -97,36 +79,21 @@ def _finite(run: RunFiles) -> list[Finding]:
     else:
         return []
     text = f"{found} not finite. Such a step changes nothing, but it points to steps that are too large."
-    return [Finding("alarm", "Numbers that are not finite", text, _scaled(run, "optim.learning_rate", 0.5))]
+    return [Finding("alarm", "Numbers that are not finite", text, scaled(run.config, "optim.learning_rate", 0.5))]
 
 
 def _assignments(run: RunFiles, level: str) -> list[Finding]:
     """Entropy and use of the prototypes at class or patch level."""
-    title, things = LEVELS[level]
-    each, mean, used = (
-        recent(run.metrics, f"health/{name}_{level}")
-        for name in ("target_entropy", "mean_target_entropy", "prototypes_in_use")
-    )
+    title, things = LEVELS[level], THINGS[level]
+    names = ("mean_target_entropy", "target_entropy", "prototypes_in_use")
+    mean, each, used = (recent(run.metrics, f"health/{name}_{level}") for name in names)
     if each is None and mean is None and used is None:
         return []
+    for sign in assignment_signs(mean, each, used)[:1]:
+        text = in_words(sign, level, value=_or_nan({"one": mean, "uniform": each, "few": used}[sign]))
+        return [Finding("alarm", f"{title} {SIGNS[sign]}", text, remedy(sign, level, run.config))]
     prototypes = at(run.config, f"method.prototypes.{level}")
     many = f"of the prototypes ({prototypes:,} in all)" if is_number(prototypes) else "of the prototypes"
-    if mean is not None and mean < ONE_PROTOTYPE:
-        text = f"Nearly all {things} go to one prototype (entropy of the mean target {_per_cent(mean)} of its maximum)."
-        return [Finding("alarm", f"{title} have collapsed", text, _against_one(run, level))]
-    if each is not None and each > UNIFORM:
-        text = (
-            f"The targets are nearly uniform (entropy {_per_cent(each, 1)} of its maximum), so they teach the student "
-            "nothing. Sharper targets help: a lower temperature."
-        )
-        return [Finding("alarm", f"{title} say nothing", text, _sharper(run, level))]
-    if used is not None and used < HARDLY_USED:
-        text = (
-            f"Only {_per_cent(used)} {many} are the first choice of any of the {things}. "
-            "Fewer prototypes cost less and are trained better."
-        )
-        knob = _scaled(run, f"method.prototypes.{level}", 0.25)
-        return [Finding("hint", f"{title} hardly use their prototypes", text, knob)]
     agreement = recent(run.metrics, f"health/agreement_{level}")
     parts = [
         None if each is None else f"Entropy of one target: {_per_cent(each)} of its maximum (low = decided).",
@@ -135,30 +102,6 @@ def _assignments(run: RunFiles, level: str) -> list[Finding]:
         None if agreement is None else f"Teacher and student agree for {_per_cent(agreement)} of the {things}.",
     ]
     return [Finding("good", title, " ".join(part for part in parts if part))]
-
-
-def _per_cent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def _against_one(run: RunFiles, level: str) -> str:
-    """The knob against one prototype that takes all, by the control in use."""
-    control = at(run.config, f"method.collapse.{level}")
-    if control == "sinkhorn":
-        return _scaled(run, "method.sinkhorn.eps", 2.0)
-    if control == "memax":
-        return _scaled(run, "method.memax.weight", 2.0)
-    return _flag(run, f"method.collapse.{level}", "sinkhorn")
-
-
-def _sharper(run: RunFiles, level: str) -> str:
-    """The knob that sharpens the targets, by the control in use."""
-    control = at(run.config, f"method.collapse.{level}")
-    if control == "sinkhorn":
-        return _scaled(run, "method.sinkhorn.eps", 0.5)
-    if control == "memax":
-        return _scaled(run, "method.memax.sharpen", 0.5)
-    return _scaled(run, "method.temperature.teacher_end", 0.5)
 
 
 def _features(run: RunFiles) -> list[Finding]:
@@ -170,16 +113,24 @@ def _features(run: RunFiles) -> list[Finding]:
     share = recent(metrics, "health/feature_std_of_start")
     if share is None and len(spread) and spread[0] > 0:
         share = float(spread[-1] / spread[0])
+    if features_collapsed(share, rank):
+        text = in_words("features", "", left=_or_nan(share), rank=_or_nan(rank))
+        return [Finding("alarm", "Features have collapsed", text, remedy("features", "", run.config))]
     numbers = [] if share is None else [f"their standard deviation is {share:#.3g} times that at the start"]
     numbers += [] if rank is None else [f"their effective rank (RankMe) is {rank:.1f}"]
     text = f"{'; '.join(numbers)}."
     text = text[0].upper() + text[1:]
-    if (share is not None and share < FLAT_FEATURES) or (rank is not None and rank < LOW_RANK):
-        text += " All images look nearly the same to this backbone. Smaller steps or another collapse control may help."
-        return [Finding("alarm", "Features have collapsed", text, _scaled(run, "optim.learning_rate", 0.5))]
     if share is not None and share < SHRUNKEN_FEATURES:
         return [Finding("hint", "Features have shrunk", text + " Not a failure, but worth a look at the curve.")]
     return [Finding("good", "Features", text)] if numbers else []
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _trend(run: RunFiles) -> list[Finding]:
@@ -191,13 +142,13 @@ def _trend(run: RunFiles) -> list[Finding]:
     gain, noise = float(values[-1]) - earlier, _noise(run)
     if gain > noise:
         text = f"k-NN gained {100 * gain:.1f} points in the last third of the training: a longer run probably helps."
-        return [Finding("hint", "Still learning at the end", text, _scaled(run, "optim.duration", 2.0))]
+        return [Finding("hint", "Still learning at the end", text, scaled(run.config, "optim.duration", 2.0))]
     if gain < -noise:
         text = (
             f"k-NN accuracy lost {-100 * gain:.1f} points in the last third of the training. "
             "A lower learning rate or a shorter run may keep it."
         )
-        return [Finding("hint", "Accuracy fell towards the end", text, _scaled(run, "optim.learning_rate", 0.5))]
+        return [Finding("hint", "Accuracy fell towards the end", text, scaled(run.config, "optim.learning_rate", 0.5))]
     return [Finding("good", "Training has settled", "k-NN accuracy hardly changed in the last third of the training.")]
 
 

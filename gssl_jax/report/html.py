@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from gssl_jax import __version__
+from gssl_jax.knobs import at
 from gssl_jax.report import captions, charts, pictures, template
 from gssl_jax.report.facts import facts, feature_notes, protocol_of, summary, text_of
 from gssl_jax.report.health import Finding, findings
-from gssl_jax.report.reading import RunFiles, at, read_run
+from gssl_jax.report.reading import RunFiles, read_run
 from gssl_jax.report.words import (
     CONTROLS,
     Row,

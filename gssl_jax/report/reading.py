@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gssl_jax.knobs import is_number
+
 Tree = dict[str, Any]
 
 
@@ -78,20 +80,6 @@ class RunFiles:
     results: Tree
     metrics: Metrics
     problems: tuple[str, ...] = ()
-
-
-def is_number(value: Any) -> bool:
-    """True for a finite int or float; False for None, text, NaN and bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def at(tree: Any, path: str) -> Any:
-    """The value under a dotted path of nested mappings, or None where the path ends early."""
-    for name in path.split("."):
-        if not isinstance(tree, Mapping) or name not in tree:
-            return None
-        tree = tree[name]
-    return tree
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from gssl_jax.report.reading import at, is_number
+from gssl_jax.knobs import at, is_number
 
 CONTROLS = {"untrained": "untrained", "pixels": "raw pixels"}
 ROWS = ("knn/top1", "linear/top1", "lowshot_1/top1", "lowshot_2/top1", "lowshot_5/top1")

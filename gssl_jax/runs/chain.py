@@ -84,7 +84,7 @@ def conclude(
     log.write(stage, steps, log_row(trained))
     log.close()
     folder.write_results(results)
-    pictures = draw_pictures(parts, judge, outcome.state)
+    pictures = draw_pictures(parts, judge, outcome)
     return Finished(results, pictures, parts.train.classes)
 
 

@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.text import Text
 
 from gssl_jax.training.loop import Row
-from gssl_jax.training.state import TrainState
 
 QUIET_SECONDS = 10.0
 """Least time between plain lines where the output is not a terminal."""
@@ -73,9 +72,6 @@ class Progress:
         elif now - self._printed >= QUIET_SECONDS or step >= self._total:
             self._printed = now
             self._console.print(line, highlight=False, soft_wrap=True)
-
-    def on_boundary(self, step: int, state: TrainState) -> None:
-        """Nothing to show between logs."""
 
     def say(self, words: str, style: str = "") -> None:
         """A lasting line above the live one."""

@@ -14,7 +14,7 @@ from gssl_jax.evals.projection import t_sne
 from gssl_jax.ops.keys import named
 from gssl_jax.runs.evaluation import Judge
 from gssl_jax.runs.parts import Parts
-from gssl_jax.runs.stage import open_images
+from gssl_jax.runs.stage import Images, Outcome
 from gssl_jax.training.mesh import put_batch
 from gssl_jax.training.state import TrainState
 from gssl_jax.training.step import gather
@@ -26,11 +26,12 @@ NEIGHBOURS = 6
 """Nearest neighbours shown for each query."""
 
 
-def draw_pictures(parts: Parts, judge: Judge, state: TrainState) -> dict[str, Any]:
+def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any]:
     """Everything the report can draw for this run: `reconstruction`, `clusters`, `attention`, `neighbours`, `tsne`.
 
     What needs labels or a reconstruction head is left out where there is none.
     """
+    state = outcome.state
     train = one_batch(judge, "train")
     test = one_batch(judge, "test") if len(parts.test) else train
     variables = parts.method.backbone(state.params, state.method_state, judge.settings.which)
@@ -40,7 +41,7 @@ def draw_pictures(parts: Parts, judge: Judge, state: TrainState) -> dict[str, An
         "clusters": clusters(parts, variables, shown),
     }
     if parts.method.reconstruct is not None:
-        pictures["reconstruction"] = reconstruction(parts, state)
+        pictures["reconstruction"] = reconstruction(parts, outcome.images, state)
     pictures["neighbours"] = neighbours(judge, variables, train, test)
     features = encoded(judge, variables, test["image"])
     rows, points = t_sne(features, points=judge.settings.tsne_points, seed=0)
@@ -110,11 +111,10 @@ def neighbours(
     }
 
 
-def reconstruction(parts: Parts, state: TrainState) -> dict[str, np.ndarray]:
+def reconstruction(parts: Parts, images: Images, state: TrainState) -> dict[str, np.ndarray]:
     """Clean, corrupted and rebuilt views of some training images, [n, S, S, C] in [0, 1]."""
-    images = open_images(parts, 0)
-    batch = gather(images.resident, put_batch(next(images), parts.mesh))
-    images.batches.close()
+    with images.batches(0) as batches:
+        batch = gather(images.resident, put_batch(next(batches), parts.mesh))
     views = jax.jit(parts.method.views)(batch, named(state.key, "pictures"), jnp.zeros((), jnp.int32))
     views = {name: value[:SHOWN] for name, value in views.items()}
     rebuilt = np.asarray(parts.method.reconstruct(state.params, views))[:, 0]  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from jax import Array
 from rich.console import Console
 
 from gssl_jax.data.arrays import load_canvases
-from gssl_jax.data.pipeline import StreamIterator, open_stream
+from gssl_jax.data.pipeline import open_stream
 from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.errors import UserError
 from gssl_jax.runs.console import Progress, report_troubles
@@ -26,7 +26,7 @@ from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.parts import Parts, host_views
 from gssl_jax.runs.watch import CollapseAlarm, HealthProbe, probe_images
 from gssl_jax.training.checkpoint import Checkpoints
-from gssl_jax.training.loop import Every, Hook, Row, train
+from gssl_jax.training.loop import Every, Hooks, train
 from gssl_jax.training.mesh import put_batch, replicated
 from gssl_jax.training.metrics import JsonLines, TensorBoard, Writer, cut_rows
 from gssl_jax.training.optimizer import schedules_of
@@ -35,51 +35,54 @@ from gssl_jax.training.state import TrainState, create_state
 from gssl_jax.training.step import StepFunction, gather, make_step
 
 
+@dataclass
+class Images:
+    """The images of the training stream: read once, and on the device where they fit."""
+
+    parts: Parts
+    source: Substituted
+    fingerprint: str
+    resident: dict[str, Array]
+
+    @staticmethod
+    def load(parts: Parts) -> Images:
+        """Reads what is to be resident."""
+        data, resident = parts.config.data, {}
+        source = as_readable(parts.source, data.max_broken, parts.config.backbone.patch)
+        if parts.crop == "device":
+            resident["train"] = jax.device_put(load_canvases(source, data), replicated(parts.mesh))
+        return Images(parts, source, source.fingerprint(), resident)
+
+    @contextmanager
+    def batches(self, start: int) -> Iterator[Iterator[dict[str, Any]]]:
+        """The endless stream from batch `start` on; its reading threads end with the context."""
+        config = self.parts.config
+        stream = open_stream(
+            self.source,
+            config.data,
+            batch_size=config.optim.batch_size,
+            seed=config.seed,
+            start_batch=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            views=None if self.parts.crop == "device" else host_views(config),
+        )
+        wanted = ("index", "draw", "image", "local")
+        try:
+            yield ({"train": {name: batch[name] for name in wanted if name in batch}} for batch in stream)
+        finally:
+            stream.close()
+
+
 class Outcome(NamedTuple):
-    """How a stage ended: its state, the untrained backbone for comparison, seconds of training over all of its
-    starts, and the signal that interrupted it (0 = none)."""
+    """How a stage ended: its state, the untrained backbone for comparison, the images it was trained on, seconds of
+    training over all of its starts, and the signal that interrupted it (0 = none)."""
 
     state: TrainState
     untrained: Any
+    images: Images
     seconds: float
     signal: int
-
-
-@dataclass
-class Images:
-    """The images of the training stream: on the device where they fit, with the stream that says which come next."""
-
-    resident: dict[str, Array]
-    batches: StreamIterator
-    fingerprint: str
-    source: Substituted
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        batch = next(self.batches)
-        return {"train": {name: batch[name] for name in ("index", "image", "local") if name in batch}}
-
-
-def open_images(parts: Parts, start: int) -> Images:
-    """The stream from batch `start` on."""
-    config, resident = parts.config, {}
-    source = as_readable(parts.source, config.data.max_broken, config.backbone.patch)
-    if parts.crop == "device":
-        canvases = load_canvases(source, config.data)
-        resident["train"] = jax.device_put(canvases, replicated(parts.mesh))
-    batches = open_stream(
-        source,
-        config.data,
-        batch_size=config.optim.batch_size,
-        seed=config.seed,
-        start_batch=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        views=None if parts.crop == "device" else host_views(config),
-    )
-    return Images(resident, batches, source.fingerprint(), source)
 
 
 @dataclass
@@ -95,12 +98,6 @@ class Recorder:
             writer.write(self.stage, step, row)
         if "alarm" in row:
             self.progress.say(f"step {step}: {row['alarm']}", style="bold red")
-
-    def on_log(self, step: int, row: Row) -> None:
-        self.emit(step, row)
-
-    def on_boundary(self, step: int, state: TrainState) -> None:
-        """Rows come with the logs."""
 
 
 @dataclass
@@ -121,9 +118,6 @@ class Saver:
         stream = {"next_batch": int(state.step), "fingerprint": self.images.fingerprint}
         self.checkpoints.save(state, {"train": stream, "seconds": self.seconds})
 
-    def on_log(self, step: int, row: Row) -> None:
-        """Saving goes by steps, not by logs."""
-
     def on_boundary(self, step: int, state: TrainState) -> None:
         if self.every.due(step):
             self.save(state)
@@ -137,9 +131,6 @@ class Examiner:
     parts: Parts
     every: Every
     recorder: Recorder
-
-    def on_log(self, step: int, row: Row) -> None:
-        """Evaluation goes by steps, not by logs."""
 
     def on_boundary(self, step: int, state: TrainState) -> None:
         if self.every.due(step) and step < self.parts.clock.total:
@@ -158,8 +149,8 @@ def run_stage(
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints(number, name), config.run.keep_checkpoints))
         done = checkpoints.latest or 0
-        images = open_images(parts, done)
-        stack.callback(images.batches.close)
+        images = Images.load(parts)
+        batches = stack.enter_context(images.batches(done))
         state, untrained, before = start(parts, checkpoints, images, handed, console)
         describe(parts, state, images, console, folder.path / "stages" / f"{number}-{name}")
         cut_rows(folder.metrics, name, done)
@@ -176,7 +167,7 @@ def run_stage(
             stop = train(
                 state,
                 step_maker(parts),
-                images,
+                batches,
                 images.resident,
                 parts.mesh,
                 total=total,
@@ -191,7 +182,7 @@ def run_stage(
         if done < total:
             saver.save(stop.state)
     report_troubles(images.source.broken, judge.broken, int(stop.state.skipped), console)
-    return Outcome(stop.state, untrained, seconds, request.asked if stop.interrupted else 0)
+    return Outcome(stop.state, untrained, images, seconds, request.asked if stop.interrupted else 0)
 
 
 def start(
@@ -228,7 +219,7 @@ def shape_batch(parts: Parts, images: Images) -> dict[str, dict[str, np.ndarray]
     """A batch of zeros with the shapes of the stream, for the initialisation; it takes nothing from the stream."""
     config = parts.config
     b, c, views = config.optim.batch_size // jax.process_count(), config.data.channels, config.method.views
-    batch = {"index": np.arange(b, dtype=np.int32) % len(parts.source)}
+    batch = {"index": np.arange(b, dtype=np.int32) % len(parts.source), "draw": np.arange(b, dtype=np.int32)}
     if parts.crop == "host":
         cuts = host_views(config)
         batch["image"] = np.zeros((b, views["globals"], *(cuts["global"][0]["size"],) * 2, c), np.uint8)
@@ -261,10 +252,11 @@ def step_maker(parts: Parts) -> Any:
 
 def make_hooks(
     parts: Parts, recorder: Recorder, judge: Judge, untrained: Any, progress: Progress, saver: Saver, done: int
-) -> tuple[HealthProbe, list[Hook]]:
-    """What happens beside the steps, in order: log, alarm, health, evaluation, live line, checkpoint."""
+) -> tuple[HealthProbe, Hooks]:
+    """What happens beside the steps: log, alarm and live line with the numbers; health, evaluation and checkpoint
+    between the steps."""
     config = parts.config
-    alarm = CollapseAlarm(recorder.emit, done)
+    alarm = CollapseAlarm(recorder.emit, config.to_dict(), done)
 
     def measured(step: int, row: dict[str, Any]) -> None:
         recorder.emit(step, row)
@@ -281,7 +273,8 @@ def make_hooks(
     )
     probe.begin(untrained)
     examiner = Examiner(judge, parts, Every(parts.clock.steps(config.evals.every), done), recorder)
-    return probe, [recorder, alarm, probe, examiner, progress, saver]
+    logging = [recorder.emit, alarm.on_log, progress.on_log]
+    return probe, Hooks(logging, [probe.on_boundary, examiner.on_boundary, saver.on_boundary])
 
 
 def first_images(judge: Judge, count: int) -> np.ndarray:

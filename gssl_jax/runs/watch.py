@@ -1,39 +1,19 @@
-"""Hooks that watch the health of a run: the label-free probe and the collapse alarm (specification 2.4)."""
+"""Hooks that watch the health of a run: the label-free probe and the collapse alarm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
+from gssl_jax.evals.collapse import THINGS, WINDOW, assignment_signs, features_collapsed, in_words, remedy
 from gssl_jax.evals.health import feature_std, rank_me
 from gssl_jax.methods.base import Method
 from gssl_jax.training.loop import Every, Row
 from gssl_jax.training.state import TrainState
-
-WINDOW = 20
-"""Steps over which a collapse has to last before the alarm goes."""
-
-ONE_TAKES_ALL, UNIFORM, STD_LEFT, RANK_LEFT = 0.1, 0.99, 0.01, 2.0
-"""Entropy of the mean target and mean entropy of the targets, both over ln K; feature std over its start; RankMe."""
-
-FEW_IN_USE = 0.1
-"""Share of the prototypes that could be somebody's first choice and are. Ours beside the specification's alarms: a
-reconstruction loss or batch norm can hold a collapse at a handful of prototypes, where entropies stay above theirs."""
-
-ADVICE = {
-    "one": "one prototype takes all {level} tokens (entropy of the mean target {value:.3f} of ln K): use "
-    "--config.method.collapse.{level}=sinkhorn, or a higher method.temperature.teacher_end",
-    "few": "only {value:.0%} of the {level} prototypes are anybody's first choice: use "
-    "--config.method.collapse.{level}=sinkhorn, or fewer prototypes (method.prototypes.{level})",
-    "uniform": "the {level} targets are uniform and teach nothing (mean entropy {value:.3f} of ln K): sharpen them "
-    "with a lower method.temperature.teacher_start and teacher_end (sinkhorn: a lower method.sinkhorn.eps)",
-    "features": "the features have collapsed (spread {value:.4f} of its start, effective rank {rank:.1f}): use "
-    "collapse=sinkhorn at both levels, raise method.loss.reconstruction or lower optim.learning_rate",
-}
 
 Emit = Callable[[int, dict[str, Any]], None]
 
@@ -64,9 +44,6 @@ class HealthProbe:
         """Measures where the spread starts."""
         self._start = float(self._measure(self._encode(untrained, self._images))[0])
 
-    def on_log(self, step: int, row: Row) -> None:
-        """Nothing to do with the metrics of the steps."""
-
     def on_boundary(self, step: int, state: TrainState) -> None:
         """Sends off a measurement when it is time, and reads the one before, by now behind a step in the queue."""
         self.finish()
@@ -86,39 +63,34 @@ class HealthProbe:
 
 
 class CollapseAlarm:
-    """Says in words, once for each kind and level, that targets or features have collapsed and which knob to turn."""
+    """Says in words, once for each sign and level, that targets or features have collapsed and which knob to turn.
 
-    def __init__(self, emit: Emit, start: int = 0) -> None:
-        self._emit = emit
+    `config` is the stage's configuration as plain dictionaries: the advice depends on the control in use.
+    """
+
+    def __init__(self, emit: Emit, config: Mapping[str, Any], start: int = 0) -> None:
+        self._emit, self._config = emit, config
         self._since: dict[tuple[str, str], int] = {}
         self._previous = start
         self.fired: dict[tuple[str, str], int] = {}
 
     def on_log(self, step: int, row: Row) -> None:
         """`row` are averages over the steps since the row before; a state has to last for `WINDOW` steps."""
-        for level in ("cls", "patch"):
-            mean_target, target = (
-                row.get(f"health/{name}_{level}") for name in ("mean_target_entropy", "target_entropy")
-            )
-            if mean_target is None or target is None:
-                continue
-            self._judge("one", level, step, mean_target < ONE_TAKES_ALL, value=mean_target)
-            self._judge("uniform", level, step, target > UNIFORM, value=target)
-            used = row.get(f"health/prototypes_in_use_{level}", 1.0)
-            self._judge("few", level, step, used < FEW_IN_USE, value=used)
+        for level in THINGS:
+            names = {"one": "mean_target_entropy", "uniform": "target_entropy", "few": "prototypes_in_use"}
+            values = {kind: row.get(f"health/{name}_{level}") for kind, name in names.items()}
+            signs = assignment_signs(*values.values())
+            for kind, value in values.items():
+                self._judge(kind, level, step, kind in signs, value)
         self._previous = step
 
-    def on_boundary(self, step: int, state: TrainState) -> None:
-        """Nothing to do between logs."""
-
-    def on_health(self, step: int, row: dict[str, Any]) -> None:
+    def on_health(self, step: int, row: Mapping[str, Any]) -> None:
         """Looks at what the health probe measured; a number that is not finite counts as collapsed."""
         left, rank = row["health/feature_std_of_start"], row["health/rankme"]
-        bad = not (left >= STD_LEFT and rank >= RANK_LEFT)
-        if bad and ("features", "") not in self.fired:
-            self._fire("features", "", step, value=left, rank=rank)
+        if features_collapsed(left, rank) and ("features", "") not in self.fired:
+            self._fire("features", "", step, left=left, rank=rank)
 
-    def _judge(self, kind: str, level: str, step: int, bad: bool, value: float) -> None:
+    def _judge(self, kind: str, level: str, step: int, bad: bool, value: Any) -> None:
         if not bad:
             self._since.pop((kind, level), None)
             return
@@ -128,7 +100,8 @@ class CollapseAlarm:
 
     def _fire(self, kind: str, level: str, step: int, **numbers: float) -> None:
         self.fired[kind, level] = step
-        self._emit(step, {"alarm": ADVICE[kind].format(level=level, **numbers)})
+        knob = remedy(kind, level, self._config)
+        self._emit(step, {"alarm": in_words(kind, level, **numbers) + (f" Try {knob}" if knob else "")})
 
 
 def probe_images(images: np.ndarray, count: int) -> np.ndarray:

@@ -8,8 +8,8 @@ step has been sent off.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,14 +23,15 @@ from gssl_jax.training.step import Metrics, StepFunction, merged
 Row = dict[str, float]
 
 
-class Hook(Protocol):
-    """What may happen beside the steps."""
+class Hooks(NamedTuple):
+    """What happens beside the steps, each in the order given.
 
-    def on_log(self, step: int, row: Row) -> None:
-        """The metrics of the interval that ended at `step` are there: scalars by name."""
+    `on_log(step, row)`: the metrics of the interval that ended at `step` are there, scalars by name.
+    `on_boundary(step, state)`: `step` steps are done; `state` may be read but not kept: the next step takes it.
+    """
 
-    def on_boundary(self, step: int, state: TrainState) -> None:
-        """`step` steps are done. `state` may be read but not kept: the next step takes its buffers."""
+    on_log: Sequence[Callable[[int, Row], None]] = ()
+    on_boundary: Sequence[Callable[[int, TrainState], None]] = ()
 
 
 class Every:
@@ -70,7 +71,7 @@ def train(
     *,
     total: int,
     batch_size: int,
-    hooks: list[Hook],
+    hooks: Hooks,
     log_every: int,
     dispatch: int = 1,
     asked_to_stop: Callable[[], bool] = lambda: False,
@@ -102,8 +103,8 @@ def train(
         if log.due(done) or done >= total:
             finished = Interval(done, metrics, done - since, started)
             metrics, since = None, done
-        for hook in hooks:
-            hook.on_boundary(done, state)
+        for on_boundary in hooks.on_boundary:
+            on_boundary(done, state)
     if metrics is not None:
         finished = Interval(done, metrics, done - since, started)
     if finished is not None:
@@ -119,12 +120,12 @@ def fed(batches: Iterator[Any], steps: int, mesh: Mesh) -> Any:
     return put_batch(jax.tree.map(lambda *x: np.stack(x), *several), mesh, stacked=True)
 
 
-def _report(interval: Interval, batch_size: int, hooks: list[Hook]) -> float:
+def _report(interval: Interval, batch_size: int, hooks: Hooks) -> float:
     """Waits for the numbers of an interval and hands them on; returns the time at which they were there."""
     averages = jax.device_get(interval.metrics)
     now = time.perf_counter()
     row = {name: float(value.compute()) if value.count else float("nan") for name, value in averages.items()}
     row["train/images_per_second"] = interval.steps * batch_size / max(now - interval.started, 1e-9)
-    for hook in hooks:
-        hook.on_log(interval.step, row)
+    for on_log in hooks.on_log:
+        on_log(interval.step, row)
     return now

@@ -50,7 +50,7 @@ def _assert_equal(left, right):
 
 def test_what_a_resident_batch_holds():
     (batch,) = _batches(1)
-    assert batch.keys() == {"index"} and batch["index"].dtype == np.int32 and batch["index"].shape == (4,)
+    assert batch.keys() == {"index", "draw"} and batch["index"].dtype == np.int32 and batch["index"].shape == (4,)
 
 
 def test_what_a_host_batch_holds():
@@ -92,6 +92,15 @@ def test_threads_and_prefetch_change_nothing(views):
     reference = _batches(6, data=_data(threads=0), views=views)
     for threads, prefetch in ((1, 1), (3, 2), (2, 16)):
         _assert_equal(_batches(6, data=_data(threads=threads, prefetch=prefetch), views=views), reference)
+
+
+@pytest.mark.parametrize("views", [None, VIEWS], ids=["resident", "host"])
+def test_draws_are_the_places_in_the_stream(views):
+    assert [batch["draw"].tolist() for batch in _batches(2, views=views, start_batch=3)] == [
+        [12, 13, 14, 15],
+        [16, 17, 18, 19],
+    ]
+    assert _batches(1, views=views)[0]["draw"].dtype == np.int32
 
 
 def test_the_seed_changes_order_and_crops():

@@ -11,7 +11,7 @@ import pytest
 
 from gssl_jax.errors import UserError
 from gssl_jax.methods.masked_views import KINDS, MaskedViews
-from gssl_jax.ops import masking
+from tests import reference
 from tests.tiny import QUICK, tiny_batch, tiny_config, tiny_crops
 
 PLAIN = {f"method__augment__{name}__flip": 0.0 for name in ("global_1", "global_2", "local")}
@@ -54,7 +54,7 @@ def test_shapes_and_what_is_hidden():
     hidden = views["mask"]
     np.testing.assert_array_equal(views["student"][~hidden], views["clean"][~hidden])
     assert (views["student"][hidden] != views["clean"][hidden]).all()
-    assert masking.is_patch_aligned(jnp.asarray(hidden).reshape(-1, 12, 12), 4)
+    assert reference.patch_aligned(hidden, 4)
     assert 0.3 <= hidden.mean() <= 0.8
 
 
@@ -64,6 +64,14 @@ def test_every_draw_follows_the_sample_and_not_its_place():
     straight, mixed = draw(batch), draw(shuffled(batch, order))
     for name in straight:
         np.testing.assert_array_equal(mixed[name], straight[name][order], err_msg=name)
+
+
+def test_an_image_that_comes_twice_in_a_batch_gets_two_draws():
+    batch = tiny_batch()["train"]
+    twice = {**batch, "image": np.repeat(batch["image"][:4], 2, axis=0), "index": np.repeat(batch["index"][:4], 2)}
+    views = draw({"train": twice})
+    for name in ("clean", "mask"):
+        assert all((views[name][2 * i] != views[name][2 * i + 1]).any() for i in range(4))
 
 
 def test_views_steps_and_seeds_draw_anew_and_the_same_step_again():
@@ -146,7 +154,7 @@ def test_dropped_blocks_larger_than_a_patch():
     changes = {**HOST, "method__corruption__kind": "drop", "backbone__patch": 2}
     views = draw(tiny_crops(), **changes)
     assert views["keep"].shape == (8, 2, 20)
-    assert masking.is_patch_aligned(jnp.asarray(views["mask"]).reshape(-1, 12, 12), 4)
+    assert reference.patch_aligned(views["mask"], 4)
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

@@ -50,9 +50,15 @@ def test_uniform_targets(found, control, knob):
     assert "Class assignments say nothing" not in found(health__target_entropy_cls=0.985)
 
 
-def test_hardly_used_prototypes_ask_for_fewer(found):
+@pytest.mark.parametrize(
+    ("control", "knob"),
+    [("sinkhorn", "--config.method.prototypes.patch=128"), ("memax", "--config.method.memax.weight=2"),
+     ("centring", "--config.method.collapse.patch=sinkhorn")],
+)  # fmt: skip
+def test_hardly_used_prototypes(found, control, knob):
+    found.config["method"]["collapse"]["patch"] = control
     one = found(health__prototypes_in_use_patch=0.05)["Patch assignments hardly use their prototypes"]
-    assert (one.level, one.knob) == ("hint", "--config.method.prototypes.patch=128")
+    assert (one.level, one.knob) == ("alarm", knob) and "Only 5 % of the patch prototypes" in one.text
 
 
 def test_features_without_spread_or_rank(found):

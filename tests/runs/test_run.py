@@ -26,14 +26,13 @@ STEPS = 8
 def last_state(workdir):
     """The step of the last checkpoint of a tiny run and every array of its state, by name."""
     parts = assemble(stage_config(recipe("tiny"), "target"))
-    images = stage.open_images(parts, 0)
+    images = stage.Images.load(parts)
     batch = put_batch(stage.shape_batch(parts, images), parts.mesh)
     abstract = jax.eval_shape(
         lambda b, k: create_state(parts.method, parts.optimiser, gather(images.resident, b), k),
         batch,
         jax.random.key(0),
     )
-    images.batches.close()
     with Checkpoints(workdir / "stages" / "0-target" / "checkpoints", 2) as checkpoints:
         newest = checkpoints.latest
         state, _ = checkpoints.restore(abstract, replicated(parts.mesh))

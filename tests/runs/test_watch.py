@@ -10,20 +10,25 @@ from gssl_jax.runs.watch import CollapseAlarm, probe_images
 HEALTHY = {"health/mean_target_entropy_cls": 0.98, "health/target_entropy_cls": 0.6,
            "health/mean_target_entropy_patch": 0.97, "health/target_entropy_patch": 0.3}  # fmt: skip
 
+CONFIG = {
+    "method": {"collapse": {"cls": "none", "patch": "centring"}, "temperature": {"teacher_end": 0.07}},
+    "optim": {"learning_rate": 0.003},
+}
+
 
 def alarm():
     said = []
-    return CollapseAlarm(lambda step, row: said.append((step, row["alarm"]))), said
+    return CollapseAlarm(lambda step, row: said.append((step, row["alarm"])), CONFIG), said
 
 
 @pytest.mark.parametrize(
     ("key", "bad", "good", "words"),
     [
-        ("health/mean_target_entropy_patch", 0.09, 0.11, "method.collapse.patch=sinkhorn"),
+        ("health/mean_target_entropy_patch", 0.09, 0.11, "Try --config.method.collapse.patch=sinkhorn"),
         ("health/mean_target_entropy_cls", 0.0, 0.11, "method.collapse.cls=sinkhorn"),
-        ("health/prototypes_in_use_cls", 0.09, 0.11, "only 9% of the cls prototypes"),
-        ("health/target_entropy_cls", 0.995, 0.985, "method.temperature.teacher_start"),
-        ("health/target_entropy_patch", 1.0, 0.985, "patch targets are uniform"),
+        ("health/prototypes_in_use_cls", 0.09, 0.11, "Only 9 % of the cls prototypes"),
+        ("health/target_entropy_cls", 0.995, 0.985, "method.temperature.teacher_end=0.035"),
+        ("health/target_entropy_patch", 1.0, 0.985, "patch targets are nearly uniform"),
     ],
 )
 def test_a_collapse_that_lasts_twenty_steps_is_called_once(key, bad, good, words):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from gssl_jax.training.loop import fed, train
+from gssl_jax.training.loop import Hooks, fed, train
 from gssl_jax.training.mesh import make_mesh
 from gssl_jax.training.step import make_step
 from tests.tiny import leaves
@@ -45,8 +45,9 @@ def run(parts, hooks, total, state=None, broken=(), log_every=3, **settings):
     state = toy_state(method, optimiser, mesh) if state is None else state
     first, taken = int(state.step), itertools.count()
     batches = (toy_batch(i, broken=i in broken) for i in map(lambda k: k + first, taken))
+    told = Hooks([diary.on_log for diary in hooks], [diary.on_boundary for diary in hooks])
     stop = train(
-        state, step_for, batches, {}, mesh, total=total, batch_size=BATCH, hooks=hooks, log_every=log_every, **settings
+        state, step_for, batches, {}, mesh, total=total, batch_size=BATCH, hooks=told, log_every=log_every, **settings
     )
     return stop, next(taken)
 
