@@ -9,8 +9,8 @@ from gssl_jax.evals.collapse import assignment_signs, features_collapsed, in_wor
 
 @pytest.mark.parametrize(
     ("values", "signs"),
-    [((0.1, 0.99, 0.1), []), ((0.099, 0.5, 0.5), ["one"]), ((0.5, 0.991, 0.5), ["uniform"]), ((0.5, 0.5, 0.099), ["few"]),
-     ((0.01, 0.5, 0.01), ["one", "few"]), ((None, None, None), [])],
+    [((0.1, 0.99, 0.1), []), ((0.099, 0.5, 0.5), ["one"]), ((0.5, 0.991, 0.5), ["uniform"]),
+     ((0.5, 0.5, 0.099), ["few"]), ((0.01, 0.5, 0.01), ["one", "few"]), ((None, None, None), [])],
 )  # fmt: skip
 def test_signs_of_assignments(values, signs):
     assert assignment_signs(*values) == signs
