@@ -162,6 +162,7 @@ def base():
     r.checkpoint_every = 1000  # steps
     r.keep_checkpoints = 2
     r.deterministic = False  # GPU: bit-exact resume at some cost; a CPU always is
+    r.keep_host_memory = False  # CPU only: freed memory stays with the process; pays for steps above a second
     r.tensorboard = True
     return c
 
@@ -277,6 +278,7 @@ def cifar10(c):
     c.optim.duration = 300.0
     c.optim.batch_size = 512
     c.evals.every = 50.0
+    c.run.keep_host_memory = True
 
 
 def folder(c, path, size=64, backbone="vit_micro8"):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from gssl_jax.cli import parse, refuse
 from gssl_jax.errors import UserError
+from gssl_jax.training.host_memory import keep_freed_memory
 
 EXIT_REFUSED = 2
 
@@ -42,6 +43,8 @@ def train_and_report(config, workdir: Path, console: Console) -> int:
     from gssl_jax.runs import chain
     from gssl_jax.runs.folder import RunFolder
 
+    if config.run.keep_host_memory:
+        keep_freed_memory()
     folder = RunFolder(workdir)
     if config.run.deterministic:  # read when the backend starts, which nothing has done yet
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
