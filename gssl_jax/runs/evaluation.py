@@ -54,15 +54,13 @@ class Judge:
         """Unreadable images met so far, with their reasons."""
         return tuple(name for readable in self._readable for name in readable.broken)
 
-    def batches(self, split: str) -> Iterator[Mapping[str, np.ndarray]]:
-        """Padded batches of a split."""
-        return evaluation_batches(
-            self.sets[split], self.settings.batch_size, self._parts.config.data, self.settings.data.resize
-        )
+    def batches(self, images: Any) -> Iterator[Mapping[str, np.ndarray]]:
+        """Padded batches of a set of this judge, or of arrays {"image": uint8 [N, S, S, C], "label": [N]}."""
+        return evaluation_batches(images, self.settings.batch_size, self._parts.config.data, self.settings.data.resize)
 
-    def features(self, variables: Any, split: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Named features of a split, and `label`."""
-        return extract(self._apply, self.batches(split), names, variables=variables, sharding=self._sharding)
+    def features(self, variables: Any, images: Any) -> dict[str, np.ndarray]:
+        """The features [N, D] that the evaluators ask for, by name, and `label`; `images` as for `batches`."""
+        return extract(self._apply, self.batches(images), self.names(), variables=variables, sharding=self._sharding)
 
     def names(self) -> tuple[str, ...]:
         """The features that the evaluators of the configuration ask for."""
@@ -73,7 +71,7 @@ class Judge:
         """Every evaluator on a backbone; empty where there are no labels."""
         if not self.labelled:
             return {}
-        train, test = (self.features(variables, split, self.names()) for split in ("train", "test"))
+        train, test = (self.features(variables, self.sets[split]) for split in ("train", "test"))
         return suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes)
 
     def judge_pixels(self) -> Entries:
@@ -85,7 +83,7 @@ class Judge:
 
     def _pixels(self, split: str) -> dict[str, np.ndarray]:
         side = self.settings.pixel_side
-        small = ({**batch, "image": shrunk(batch["image"], side)} for batch in self.batches(split))
+        small = ({**batch, "image": shrunk(batch["image"], side)} for batch in self.batches(self.sets[split]))
         return extract(pixels, small, ("pixels",))
 
 

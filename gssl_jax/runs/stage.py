@@ -283,7 +283,7 @@ def first_images(judge: Judge, count: int) -> np.ndarray:
     if isinstance(held, Mapping):
         chosen = probe_images(held["image"], count)
     else:
-        batch = next(iter(judge.batches("train")))
+        batch = next(iter(judge.batches(held)))
         chosen = batch["image"][batch["valid"]][:count]
     return chosen.astype(np.float32) / np.iinfo(chosen.dtype).max
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -28,8 +29,10 @@ class TrainState:
 
 
 def create_state(method: Method, optimiser: optax.GradientTransformation, batches: Any, key: Array) -> TrainState:
-    """A fresh state; `batches` serves for shapes only. Jit it with the shardings that the state shall have."""
+    """A fresh state; `batches` serves for shapes only: the method is initialised with views of zeros, as drawing real
+    ones would take longer to compile than all the rest. Jit it with the shardings that the state shall have."""
     zero = jnp.zeros((), jnp.int32)
-    views = method.views(batches, named(key, "views"), zero)
+    shapes = jax.eval_shape(method.views, batches, named(key, "views"), zero)
+    views = jax.tree.map(lambda view: jnp.zeros(view.shape, view.dtype), shapes)
     params, method_state = method.init(named(key, "init"), views)
     return TrainState(zero, params, method_state, optimiser.init(params), key, jnp.zeros((), jnp.uint32), zero)
