@@ -135,7 +135,9 @@ def base():
     e.every = 0.0  # in optim.unit; 0 = at the end only
     e.which = "teacher"  # teacher | student
     e.batch_size = 256
-    e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat"))  # [DINO]
+    e.knn = ConfigDict(
+        dict(k=20, temperature=0.07, feature="feat", whiten=0.0)
+    )  # [DINO]; whiten: 0.0 = off, else floor
     e.linear = ConfigDict(dict(feature="feat", l2_grid=(1e-4, 1e-3, 1e-2, 1e-1), max_iterations=500, tolerance=1e-4))
     e.lowshot = ConfigDict(
         dict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from threadpoolctl import threadpool_limits
@@ -17,6 +18,22 @@ def standardise(train: Array, test: Array) -> tuple[Array, Array]:
     mean, spread = train.mean(0, keepdims=True), train.std(0, keepdims=True)
     spread = jnp.maximum(spread, 1e-4 * spread.max() + 1e-12)
     return (train - mean) / spread, (test - mean) / spread
+
+
+def whiten(train: Array, test: Array, floor: float) -> tuple[Array, Array]:
+    """Principal axes of the training features, each divided by its spread; [N, D], [M, D] -> the same shapes.
+
+    PCA whitening, label-free and usual in retrieval (Jegou and Chum, 2012), with a floor so that directions without
+    spread are not blown up: the divisor is sigma_i + `floor` max(sigma), `floor` above 0. Cosines of raw features are
+    ruled by the few directions of most variance, brightness for one; after it every direction counts alike.
+    """
+    mean = train.mean(0, keepdims=True)
+    centred = train - mean
+    with jax.default_matmul_precision("highest"):
+        variance, axes = jnp.linalg.eigh(centred.T @ centred / len(train))
+        spread = jnp.sqrt(jnp.maximum(variance, 0.0))
+        axes = axes / (spread + floor * spread[-1] + 1e-12)[None]
+        return centred @ axes, (test - mean) @ axes
 
 
 def centre_and_normalise(features: Array, mean: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from gssl_jax.errors import UserError, unknown
@@ -12,9 +13,12 @@ from gssl_jax.evals.intervals import bootstrap_interval, entry, t_interval
 from gssl_jax.evals.knn import knn_scores
 from gssl_jax.evals.linear import linear
 from gssl_jax.evals.lowshot import low_shot
+from gssl_jax.evals.preprocess import single_threaded, whiten
 
 # Draws up to this many images share one compiled solver whatever the shots; larger ones would waste time on padding.
 SHARED_ROWS = 512
+
+_whiten = jax.jit(whiten)
 
 Features = Mapping[str, np.ndarray]
 
@@ -53,6 +57,10 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
             f"evals.knn.k is {settings.knn.k} but there are {len(labels)} labelled training images; set "
             f"--config.evals.knn.k={max(1, min(settings.knn.k, len(labels)))}"
         )
+    if settings.knn.whiten < 0:
+        raise UserError(
+            f"evals.knn.whiten is {settings.knn.whiten}: give a share above 0, such as 0.05, or 0.0 for off"
+        )
     if settings.lowshot.kfold_from < 2:
         raise UserError(
             f"evals.lowshot.kfold_from is {settings.lowshot.kfold_from}: k-fold needs at least 2 images per class; "
@@ -76,6 +84,10 @@ def _knn(
     protocol |= {"k": knn.k, "temperature": knn.temperature, "similarity": "cosine", "train_images": len(known)}
     if not _finite(known, wanted):
         return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
+    if knn.whiten:
+        protocol |= {"preprocessing": f"whitened, floor {knn.whiten}"}
+        with single_threaded():
+            known, wanted = _whiten(known, wanted, knn.whiten)
     scores = knn_scores(known, train["label"], wanted, k=knn.k, temperature=knn.temperature, classes=len(classes))
     correct = np.asarray(scores).argmax(1) == test["label"]
     return _bootstrap(correct, protocol, settings, seed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from gssl_jax.evals.preprocess import centre_and_normalise, single_threaded, standardise, unit
+from gssl_jax.evals.preprocess import centre_and_normalise, single_threaded, standardise, unit, whiten
 
 
 def test_standardise_uses_training_statistics_only():
@@ -15,6 +16,22 @@ def test_standardise_uses_training_statistics_only():
     known, wanted = standardise(train, test)
     np.testing.assert_allclose(known, [[-1, 0], [1, 0]], atol=1e-6)
     np.testing.assert_allclose(wanted, [[2, 0]], atol=1e-6)
+
+
+def test_whitened_training_features_are_uncorrelated_with_unit_spread(getkey):
+    mixing = jnp.array([[3.0, 1.0, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, 0.1]])
+    train = jax.random.normal(getkey(), (500, 3)) @ mixing + 7.0
+    known, wanted = whiten(train, train[:4], 1e-6)
+    np.testing.assert_allclose(np.cov(np.asarray(known).T, bias=True), np.eye(3), atol=1e-3)
+    np.testing.assert_allclose(wanted, known[:4], atol=1e-4)  # the test features go through the same map
+
+
+def test_whitening_keeps_small_directions_small_by_its_floor():
+    """Standard deviations 2 and 0.1 along the axes: 2 / (2 + .05 x 2) and 0.1 / (0.1 + 0.1)."""
+    train = jnp.array([[2.0, 0.1], [2.0, -0.1], [-2.0, 0.1], [-2.0, -0.1]])
+    known, wanted = whiten(train, jnp.array([[4.0, 0.0]]), 0.05)
+    np.testing.assert_allclose(np.sort(np.abs(known[0])), [0.5, 2 / 2.1], atol=1e-5)
+    np.testing.assert_allclose(np.sort(np.abs(wanted[0])), [0.0, 4 / 2.1], atol=1e-5)
 
 
 def test_centre_and_normalise():

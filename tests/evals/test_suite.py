@@ -17,7 +17,7 @@ NAMES = ("ant", "bee", "cat")
 def settings():
     return ConfigDict(
         {
-            "knn": {"k": 5, "temperature": 0.07, "feature": "feat"},
+            "knn": {"k": 5, "temperature": 0.07, "feature": "feat", "whiten": 0.0},
             "linear": {"feature": "feat", "l2_grid": (1e-3, 1e-1), "max_iterations": 200, "tolerance": 1e-4},
             "lowshot": {
                 "shots": (1, 5),
@@ -64,6 +64,21 @@ def test_entries():
     assert entries == evaluate(train, test, settings(), 0, NAMES)
 
 
+def test_whitening_helps_knn_past_directions_that_say_nothing():
+    train, test = features()
+    rng = np.random.default_rng(1)
+    for part in (train, test):  # thirty times the spread of what tells the classes apart
+        part["feat"] = np.concatenate([part["feat"], 9 * rng.normal(size=(len(part["feat"]), 3))], 1).astype(np.float32)
+    plain, whitened = settings(), settings()
+    whitened.knn.whiten = 1e-3
+    scores = [evaluate(train, test, chosen, 0, NAMES)["knn/top1"] for chosen in (plain, whitened)]
+    assert scores[0]["value"] < 0.6 < scores[1]["value"]
+    assert (
+        scores[1]["protocol"]["preprocessing"] == "whitened, floor 0.001"
+        and "preprocessing" not in scores[0]["protocol"]
+    )
+
+
 def test_the_feature_override_serves_the_pixel_control():
     train, test = ({"pixels": part["feat"], "label": part["label"]} for part in features())
     entries = evaluate(train, test, settings(), 0, NAMES, feature="pixels")
@@ -97,6 +112,7 @@ def test_features_that_are_not_finite_have_no_value():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"knn": {"whiten": -0.1}}, r"evals.knn.whiten is -0.1"),
         ({"knn": {"k": 46}}, r"evals.knn.k is 46 but there are 45 labelled training images"),
         (
             {"lowshot": {"shots": (1, 16)}},
