@@ -209,35 +209,42 @@ def photos(c, channels=1):
     """19 embedded photographs, 32 px patches; choices that differ from the paper's recipe are measured, see docs.
 
     The question is which photograph a patch comes from, so grain, contrast and orientation are what tells, not what
-    disturbs: views are squares of 32 pixels (local ones of 16) of one 64-pixel canvas at native resolution, without
-    colour jitter, blur or flip.
+    disturbs: views are squares of 32 pixels of one canvas at native resolution, without blur or flip. Grey patches are
+    contrast-normalised. In colour the light differs between the two ends of a photograph: views are jittered, and two
+    of them may lie further apart. The class loss counts three times: it makes patches of one photograph alike.
     """
     small(c)
     grey = channels == 1
+    canvas = 64 if grey else 128
     c.data.streams.train = ConfigDict(dict(source="photos", path="", split="pretrain", size=4096))
     c.evals.data = ConfigDict(dict(source="photos", path="", train="train", test="test", resize=32))
     c.data.channels = channels
-    c.data.canvas = 64
+    c.data.canvas = canvas
     c.data.contrast_normalise = grey
     c.data.mean, c.data.std = ((0.5,), (0.2,)) if grey else ((0.45, 0.42, 0.4), (0.25, 0.24, 0.25))
     c.backbone.update(dict(patch=4, width=128, depth=3, heads=4, drop_path=0.0))
     for name, side in (("global_1", 32), ("global_2", 32), ("local", 16)):
-        native = (side / 64) ** 2
-        c.method.augment[name] = augment(
-            side, (native, native), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, blur=0.0, solarise=0.0, grey=0.0,
-            contrast_normalise=grey,
+        box = 16 if name == "local" and grey else 32  # pixels of the canvas; a colour local view is half as sharp
+        share = (box / canvas) ** 2
+        view = augment(
+            side, (share, share), ratio=(1.0, 1.0), flip=0.0, jitter=0.0 if grey else 0.8, blur=0.0, solarise=0.0,
+            grey=0.0, contrast_normalise=grey,
         )  # fmt: skip
+        view.jitter.hue = 0.05
+        c.method.augment[name] = view
     use_size(c, 32, 16)
     c.method.views.update({"globals": 2, "locals": 3})
     c.method.corruption.update(dict(ratio=0.3, foreign_probability=0.3, foreign_ratio=0.2))
     c.method.projector.hidden = 256
     c.method.prototypes.update(dict(cls=256, patch=128))
+    c.method.loss["cls"] = 3.0
     c.method.momentum.update(dict(start=0.9, end=0.99))
     c.optim.duration = 540.0
     c.optim.batch_size = 32
     c.optim.learning_rate = 0.016
     c.optim.warmup = 20.0
     c.evals.knn.feature = c.evals.linear.feature = "last4_cls"  # [DINO, iBOT: linear for small ViTs]
+    c.evals.knn.whiten = 0.05
 
 
 def tiny(c):
@@ -254,6 +261,7 @@ def tiny(c):
     c.evals.linear.update(dict(l2_grid=(1e-4, 1e-2), max_iterations=50))
     c.evals.tsne_points = 100
     c.evals.pixel_side = 8
+    c.evals.knn.whiten = 0.0
     c.evals.lowshot.feature = "last4_cls"  # as wide as the pixels: the compared features share compiled solvers
     c.evals.lowshot.kfold_from = 6
     c.method.views.locals = 0
