@@ -77,7 +77,7 @@ def base():
     c.backbone.drop_path = 0.1  # student only [MC-SSL]
     c.backbone.layer_scale = 0.0  # initial residual scale, 0 = none
     c.backbone.layer_norm_eps = 1e-6
-    c.backbone.dtype = "auto"  # float32 on CPU, bfloat16 on GPU and TPU; heads, norms and losses stay float32
+    c.backbone.dtype = "auto"  # float32 on CPU, else bfloat16; norms, softmax, prototypes and losses stay float32
 
     c.method = m = ConfigDict()
     m.name = "maskcluster"
