@@ -30,15 +30,19 @@ def sinkhorn(log_scores, iterations):
     return (q * q.shape[1]).T
 
 
-def targets(name, cosines, centre, temperature, settings, positionwise=False):
-    """Assignments [B, V, (N,) K] under the control `name`; `settings` is `config.method`."""
+def targets(name, cosines, centre, temperature, settings, positionwise=False, counted=None):
+    """Assignments [B, V, (N,) K] under the control `name`; `settings` is `config.method`. Sinkhorn balances the
+    `counted` rows, bool [B, V, (N)], and leaves zeros elsewhere."""
     t = np.float64(cosines)
     if name == "sinkhorn":
         places = [(slice(None), slice(None), n) for n in range(t.shape[2])] if positionwise else [...]
         result = np.empty_like(t)
         for place in places:
             rows = t[place].reshape(-1, t.shape[-1])
-            balanced = sinkhorn(rows / settings.sinkhorn.eps, settings.sinkhorn.iterations)
+            chosen = np.ones(len(rows), bool) if counted is None else counted[place].reshape(-1)
+            balanced = np.zeros_like(rows)
+            if chosen.any():
+                balanced[chosen] = sinkhorn(rows[chosen] / settings.sinkhorn.eps, settings.sinkhorn.iterations)
             result[place] = balanced.reshape(t[place].shape)
         return result
     if name == "memax":
@@ -55,7 +59,10 @@ def clustering(settings, taught, learned, centre, temperature, mask=None, keep=N
     tau, goals = settings.temperature.student, {}
     for level in ("cls", "patch"):
         apart = level == "patch" and settings.sinkhorn.positionwise
-        goals[level] = targets(settings.collapse[level], taught[level], centre[level], temperature, settings, apart)
+        counted = mask if level == "patch" else None
+        goals[level] = targets(
+            settings.collapse[level], taught[level], centre[level], temperature, settings, apart, counted
+        )
     batch, views = goals["cls"].shape[:2]
     pairs = [(u, v) for u in range(views) for v in range(learned["cls"].shape[1]) if settings.loss.same_view or u != v]
     cls = [cross_entropy(goals["cls"][b, u], learned["cls"][b, v] / tau) for b in range(batch) for u, v in pairs]

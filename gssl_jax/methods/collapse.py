@@ -7,6 +7,7 @@ chosen separately for class tokens and for patch tokens. MaskCluster compares ce
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,12 +22,13 @@ from gssl_jax.ops import assignment, schedules
 
 
 class Control(NamedTuple):
-    """targets(logits [G, R, K], centre [K], step) -> [G, R, K]; G groups are balanced separately (usually 1).
+    """targets(logits [G, R, K], centre [K], step, counted) -> [G, R, K]; G groups are balanced separately (usually 1),
+    over the rows that the loss counts, bool [G, R], or all where `counted` is None.
 
     penalty(student probabilities [R, K]) -> scalar added to the loss; centre(centre, logits, step) -> next centre.
     """
 
-    targets: Callable[[Array, Array, Array], Array]
+    targets: Callable[[Array, Array, Array, Array | None], Array]
     penalty: Callable[[Array], Array]
     centre: Callable[[Array, Array], Array]
 
@@ -47,14 +49,14 @@ def _teacher_temperature(settings: ConfigDict, clock: Clock, step: Array) -> Arr
 
 
 def _none(settings: ConfigDict, clock: Clock) -> Control:
-    def targets(logits, centre, step):
+    def targets(logits, centre, step, counted):
         return jax.nn.softmax(logits / _teacher_temperature(settings, clock, step), axis=-1)
 
     return Control(targets, _no_penalty, _keep)
 
 
 def _centring(settings: ConfigDict, clock: Clock) -> Control:
-    def targets(logits, centre, step):
+    def targets(logits, centre, step, counted):
         rows = logits.reshape(-1, logits.shape[-1])
         return assignment.centred(rows, centre, _teacher_temperature(settings, clock, step)).reshape(logits.shape)
 
@@ -65,15 +67,16 @@ def _centring(settings: ConfigDict, clock: Clock) -> Control:
 
 
 def _sinkhorn(settings: ConfigDict, clock: Clock) -> Control:
-    def targets(logits, centre, step):
+    def targets(logits, centre, step, counted):
+        balance = functools.partial(assignment.sinkhorn, iterations=settings.sinkhorn.iterations)
         scores = logits / settings.sinkhorn.eps
-        return jax.vmap(lambda s: assignment.sinkhorn(s, settings.sinkhorn.iterations))(scores)
+        return jax.vmap(balance)(scores) if counted is None else jax.vmap(balance)(scores, counted=counted)
 
     return Control(targets, _no_penalty, _keep)
 
 
 def _memax(settings: ConfigDict, clock: Clock) -> Control:
-    def targets(logits, centre, step):
+    def targets(logits, centre, step, counted):
         probabilities = jax.nn.softmax(logits / settings.temperature.student, axis=-1)
         return assignment.sharpen(probabilities, settings.memax.sharpen)
 

@@ -204,12 +204,15 @@ class MaskCluster:
         weights, tau = self.settings.loss, self.settings.temperature.student
         taught = self.teacher(state["teacher"], views)
         learned = self.student(params, views, key, train)
-        targets = {level: self._targets(level, taught[level], state["centre"][level], step) for level in LEVELS}
+        counted = {"cls": None, "patch": self._counted(views)}
+        targets = {
+            level: self._targets(level, taught[level], state["centre"][level], step, counted[level]) for level in LEVELS
+        }
         if "keep" in views:
             targets["patch"] = jnp.take_along_axis(targets["patch"], views["keep"][..., None], axis=2)
         parts = {
             "cls": losses.view_pair_cross_entropy(targets["cls"], learned["cls"] / tau, weights.same_view),
-            "patch": self._patch_loss(targets["patch"], learned["patch"] / tau, views),
+            "patch": self._patch_loss(targets["patch"], learned["patch"] / tau, counted["patch"]),
         }
         if weights.reconstruction:
             parts["reconstruction"] = self._reconstruction_loss(views, learned["pixels"])
@@ -226,23 +229,31 @@ class MaskCluster:
         centre = {level: self.controls[level].centre(state["centre"][level], taught[level]) for level in LEVELS}
         return total, ({**state, "centre": centre}, metrics)
 
-    def _targets(self, level: str, cosines: Array, centre: Array, step: Array) -> Array:
-        """Assignments of the teacher, the same shape as `cosines`. Sinkhorn balances the rows of all views together,
-        and with `sinkhorn.positionwise` each token position by itself (CAPI)."""
-        k = cosines.shape[-1]
-        if level == "patch" and self.settings.sinkhorn.positionwise:
-            groups = jnp.moveaxis(cosines, 2, 0)
-            balanced = self.controls[level].targets(groups.reshape(groups.shape[0], -1, k), centre, step)
-            return jax.lax.stop_gradient(jnp.moveaxis(balanced.reshape(groups.shape), 0, 2))
-        balanced = self.controls[level].targets(cosines.reshape(1, -1, k), centre, step)
+    def _counted(self, views: dict[str, Array]) -> Array | None:
+        """The patch tokens that the loss counts, bool [B, V, N]; None for all."""
+        return self.views.tokens(views["mask"]) if self.settings.loss.patch_tokens == "masked" else None
+
+    def _targets(self, level: str, cosines: Array, centre: Array, step: Array, counted: Array | None = None) -> Array:
+        """Assignments of the teacher, the same shape as `cosines`. Sinkhorn balances the rows of all views together, of
+        `counted` ones where given, and with `sinkhorn.positionwise` each token position by itself (CAPI)."""
+        apart = level == "patch" and self.settings.sinkhorn.positionwise
+
+        def grouped(x: Array) -> Array:
+            return (
+                jnp.moveaxis(x, 2, 0).reshape(x.shape[2], -1, *x.shape[3:]) if apart else x.reshape(1, -1, *x.shape[3:])
+            )
+
+        rows = cosines if cosines.ndim == 4 else cosines[:, :, None]  # class level: one token a view
+        selected = None if counted is None else grouped(counted)
+        balanced = self.controls[level].targets(grouped(rows), centre, step, selected)
+        if apart:
+            balanced = jnp.moveaxis(balanced.reshape(rows.shape[2], *rows.shape[:2], -1), 0, 2)
         return jax.lax.stop_gradient(balanced.reshape(cosines.shape))
 
-    def _patch_loss(self, targets: Array, logits: Array, views: dict[str, Array]) -> Array:
+    def _patch_loss(self, targets: Array, logits: Array, counted: Array | None) -> Array:
         tokens = targets.shape[2]
-        weights = None
-        if self.settings.loss.patch_tokens == "masked":
-            weights = self.views.tokens(views["mask"]).reshape(-1, tokens)
         flat = (-1, tokens, targets.shape[-1])
+        weights = None if counted is None else counted.reshape(-1, tokens)
         return losses.token_cross_entropy(targets.reshape(flat), logits.reshape(flat), weights)
 
     def _reconstruction_loss(self, views: dict[str, Array], pixels: Array) -> Array:

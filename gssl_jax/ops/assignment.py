@@ -23,12 +23,14 @@ def sharpen(probabilities: Array, temperature: float) -> Array:
     return jax.nn.softmax(jnp.log(probabilities.astype(jnp.float32)) / temperature, axis=-1)
 
 
-def sinkhorn(log_scores: Array, iterations: int) -> Array:
+def sinkhorn(log_scores: Array, iterations: int, counted: Array | None = None) -> Array:
     """Assignments with nearly equal use of prototypes, by Sinkhorn-Knopp in the log domain (SwAV, arXiv 2006.09882).
 
     Args:
       log_scores: [R, K], cosines / eps, or the logarithm of sharpened probabilities (MSN's form).
       iterations: alternations of prototype and sample normalisation, at least 1.
+      counted: bool [R], the rows that are balanced (all where None, and where none is True). The others are assigned
+        by the same prototype potentials but do not move them.
 
     Returns:
       [R, K]. It ends on the normalisation of samples, so each row sums to 1 exactly; the sums over rows approach
@@ -40,12 +42,14 @@ def sinkhorn(log_scores: Array, iterations: int) -> Array:
         raise ValueError(f"sinkhorn needs at least one iteration, got {iterations}")
     scores_RxK = log_scores.astype(jnp.float32)
     rows, prototypes = scores_RxK.shape
+    start_R = jnp.zeros((rows,), jnp.float32)
+    if counted is not None:  # a potential of -inf is a weight of 0 in the sums over rows
+        start_R = jnp.where(counted | ~jnp.any(counted), 0.0, -jnp.inf)
 
     def alternate(_, row_potential_R):
         column_K = -logsumexp(scores_RxK + row_potential_R[:, None], axis=0) - jnp.log(prototypes)
-        return -logsumexp(scores_RxK + column_K[None, :], axis=1)
+        return start_R - logsumexp(scores_RxK + column_K[None, :], axis=1)
 
-    start_R = jnp.zeros((rows,), jnp.float32)
     row_R = jax.lax.fori_loop(0, iterations - 1, alternate, start_R)
     column_K = -logsumexp(scores_RxK + row_R[:, None], axis=0) - jnp.log(prototypes)
     return jax.nn.softmax(scores_RxK + column_K[None, :], axis=1)

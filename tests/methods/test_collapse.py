@@ -21,7 +21,7 @@ def made(name, unit=1, **changes):
 
 
 def targets(name, step=0, **changes):
-    return np.asarray(made(name, **changes).targets(jnp.asarray(COSINES), jnp.asarray(CENTRE), jnp.int32(step)))
+    return np.asarray(made(name, **changes).targets(jnp.asarray(COSINES), jnp.asarray(CENTRE), jnp.int32(step), None))
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -61,6 +61,17 @@ def test_sinkhorn_equals_the_matrix_form(iterations):
     np.testing.assert_allclose(sinkhorn(jnp.asarray(x), iterations), reference.sinkhorn(x, iterations), atol=2e-6)
 
 
+def test_sinkhorn_balances_the_rows_that_count():
+    """They get what they would get alone; the others are assigned too, and nothing is lost where none counts."""
+    x, counted = scores(32, 5), np.arange(32) % 3 == 0
+    found = np.asarray(sinkhorn(jnp.asarray(x), 3, jnp.asarray(counted)))
+    np.testing.assert_allclose(found[counted], reference.sinkhorn(x[counted], 3), atol=2e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-5)
+    assert np.abs(found - np.asarray(sinkhorn(jnp.asarray(x), 3))).max() > 1e-3
+    nobody = sinkhorn(jnp.asarray(x), 3, jnp.zeros(32, bool))
+    np.testing.assert_allclose(nobody, sinkhorn(jnp.asarray(x), 3), atol=1e-6)
+
+
 def test_sinkhorn_over_eight_devices_is_global():
     x, mesh = scores(32, 5, seed=3), make_mesh()
     assert mesh.size == 8
