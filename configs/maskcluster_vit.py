@@ -106,7 +106,7 @@ def base():
         dict(student=0.1, teacher_start=0.04, teacher_end=0.07, teacher_warmup=30.0)  # in optim.unit [DINO]
     )
     m.sinkhorn = ConfigDict(dict(eps=0.05, iterations=3, positionwise=False))  # [SwAV; positionwise: CAPI]
-    m.memax = ConfigDict(dict(weight=1.0, sharpen=0.25))  # [MSN]
+    m.memax = ConfigDict(dict(weight=1.0, sharpen=0.25))  # beside the level's cross-entropy, times its weight [MSN]
     m.centring = ConfigDict(dict(momentum=0.9))  # [DINO]
     m.loss = ConfigDict(
         dict(cls=1.0, patch=1.0, reconstruction=1.0, same_view=False, patch_tokens="all")  # all | masked [MC-SSL: all]
@@ -245,6 +245,7 @@ def photos(c, channels=1):
     c.optim.warmup = 20.0
     c.evals.knn.feature = c.evals.linear.feature = "last4_cls"  # [DINO, iBOT: linear for small ViTs]
     c.evals.knn.whiten = 0.05
+    c.evals.linear.update(dict(l2_grid=(3e-4, 1e-3, 1e-2, 1e-1), max_iterations=1000))  # weaker ones hardly converge
 
 
 def tiny(c):

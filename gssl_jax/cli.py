@@ -99,7 +99,10 @@ def explained(problem: Exception, argv: Sequence[str], recipe: str) -> UserError
     try:
         known = flat(alone(argv[0], recipe).to_dict())
     except Exception as inner:  # the recipe itself refuses: its own words are the message
-        return UserError(" ".join(str(inner).split()) or type(inner).__name__)
+        first: BaseException = inner  # ml_collections raises again, with tracebacks in its text
+        while first.__context__ is not None:
+            first = first.__context__
+        return UserError(" ".join(str(first).split()) or type(first).__name__)
     for argument in argv[1:]:
         name, _, value = argument.partition("=")
         key = name.removeprefix("--config.")

@@ -17,8 +17,8 @@ ONE_TAKES_ALL, UNIFORM = 0.1, 0.99
 """Entropy of the mean target, below; mean entropy of the targets, above; both as shares of ln K."""
 
 FEW_IN_USE = 0.1
-"""Share of the prototypes that could be somebody's first choice and are, below. Ours: a reconstruction loss or batch
-norm can hold a collapse at a handful of prototypes, where the entropies stay above their limits."""
+"""Share of the prototypes that could be somebody's first choice in a batch (at most its rows) and are, below. Ours: a
+reconstruction loss or batch norm can hold a collapse at a handful of prototypes, while the entropies look better."""
 
 STD_LEFT, RANK_LEFT = 0.01, 2.0
 """Standard deviation of the features as a share of its start, and RankMe, below."""
@@ -27,7 +27,8 @@ SENTENCES = {
     "one": "Nearly all {things} go to one prototype (entropy of the mean target {percent:.0f} % of its maximum).",
     "uniform": "The {level} targets are nearly uniform (entropy {percent:.1f} % of its maximum) and teach the student "
     "nothing; a lower temperature sharpens them.",
-    "few": "Only {percent:.0f} % of the {level} prototypes are the first choice of any of the {things}.",
+    "few": "Only {percent:.0f} % of the {level} prototypes that a batch can reach are the first choice of any of "
+    "its {things}.",
     "features": "All images look nearly the same to this backbone: the standard deviation of the features is "
     "{left:.3g} times that at the start, their effective rank (RankMe) {rank:.1f}.",
 }

@@ -68,7 +68,7 @@ def minimise(objective: Objective, max_iterations: Array | int, tolerance: Array
     )
 
     def going(state: _State) -> Array:
-        return (state.step <= max_iterations) & ((state.residual >= tolerance) & ~state.stuck).any()
+        return (state.step < max_iterations) & ((state.residual >= tolerance) & ~state.stuck).any()
 
     end = jax.lax.while_loop(going, lambda state: _iterate(objective, moment_RxK, state, tolerance), start)
     return Minimum(end.weight, end.residual, end.iterations)

@@ -61,6 +61,15 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
         raise UserError(
             f"evals.knn.whiten is {settings.knn.whiten}: give a share above 0, such as 0.05, or 0.0 for off"
         )
+    for key, least in (("lowshot.draws", 2), ("lowshot.folds", 2)):
+        group, name = key.split(".")
+        if settings[group][name] < least:
+            raise UserError(f"evals.{key} is {settings[group][name]}: set it to {least} or more")
+    for group in ("linear", "lowshot"):
+        if not settings[group].l2_grid or min(settings[group].l2_grid) <= 0:
+            raise UserError(f"evals.{group}.l2_grid is {settings[group].l2_grid}: give at least one strength above 0")
+    if min(settings.lowshot.shots, default=1) < 1:
+        raise UserError(f"evals.lowshot.shots is {settings.lowshot.shots}: give images per class, each at least 1")
     if settings.lowshot.kfold_from < 2:
         raise UserError(
             f"evals.lowshot.kfold_from is {settings.lowshot.kfold_from}: k-fold needs at least 2 images per class; "

@@ -265,7 +265,7 @@ class MaskCluster:
         """Entropies and prototype use on at most `health_rows` targets, and how often teacher and student agree."""
         seen = cosines[:, : targets.shape[1]]
         if level == "cls":
-            seen = seen[:, ::-1]  # across views, as in the loss
+            seen = jnp.roll(seen, 1, axis=1)  # across views, as in the loss
         first_choice = jnp.argmax(targets, axis=-1) == jnp.argmax(seen, axis=-1)
         rows = targets.reshape(-1, targets.shape[-1])
         if len(rows) > self.settings.health_rows:  # drawn, since a stride would always meet the same token positions

@@ -69,7 +69,9 @@ class Prototypes(nn.Module):
     @nn.compact
     def __call__(self, z: Array) -> Array:
         directions = self.param("directions", nn.initializers.normal(1.0), (z.shape[-1], self.count))
-        cosines = rows(z.astype(jnp.float32)) @ l2_normalise(directions, axis=0)
+        # The default precision of a float32 product is bfloat16 on TPU and TF32 on recent GPUs.
+        highest = jax.lax.Precision.HIGHEST
+        cosines = jnp.matmul(rows(z.astype(jnp.float32)), l2_normalise(directions, axis=0), precision=highest)
         return cosines.reshape(*z.shape[:-1], self.count)
 
 

@@ -20,7 +20,7 @@ FEATURES = {
     "feat": "the class token after the last norm (or the average of the map)",
     "cls_prenorm": "the class token of the last block before the final norm",
     "patch_mean": "the mean of the patch tokens",
-    "last4_cls": "the class tokens of the last four blocks, joined",
+    "last4_cls": "the class tokens of the last four blocks, or of all where there are fewer, joined",
     "pixels": "the pixels themselves, joined to one vector",
 }
 
@@ -83,6 +83,7 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Recipe", recipe if isinstance(recipe, str) else None),
         ("Training images", _source(c)),
         ("Evaluation images", _evaluation(run)),
+        ("Unreadable images", _unreadable(run)),
         ("Image size", f"{size} x {size} pixels, {_channels(channels)}" if size and channels else None),
         ("Backbone", leaves_of(at(c, "backbone"))),
         ("Parameters", f"{parameters:,}" if is_number(parameters) else None),
@@ -122,6 +123,15 @@ def _evaluation(run: RunFiles) -> str:
         f"{role} from {data[split]}{_images(run, f'eval_{split}')}" for split, role in SPLITS.items() if split in data
     ]
     return ", ".join(filter(None, (place, *splits, f"{classes:,} classes" if is_number(classes) else "")))
+
+
+def _unreadable(run: RunFiles) -> str:
+    """How many images could not be used; empty where all could."""
+    counts = at(run.results, "run.unreadable_images") or {}
+    fates = {"train": "replaced in training", "eval": "left out of the evaluation"}
+    return ", ".join(
+        f"{counts[part]:,} {fate}" for part, fate in fates.items() if is_number(at(counts, part)) and counts[part]
+    )
 
 
 def _images(run: RunFiles, part: str) -> str:

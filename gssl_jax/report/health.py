@@ -39,7 +39,7 @@ def findings(run: RunFiles) -> list[Finding]:
     found = [*_logged_alarms(run), *_finite(run)]
     for level in LEVELS:
         found += _assignments(run, level)
-    found += [*_features(run), *_trend(run)]
+    found += [*_features(run), *_trend(run), *_converged(run)]
     order = {"alarm": 0, "hint": 1, "good": 2}
     return sorted(found, key=lambda finding: order[finding.level])
 
@@ -93,7 +93,7 @@ def _assignments(run: RunFiles, level: str) -> list[Finding]:
         text = in_words(sign, level, value=_or_nan({"one": mean, "uniform": each, "few": used}[sign]))
         return [Finding("alarm", f"{title} {SIGNS[sign]}", text, remedy(sign, level, run.config))]
     prototypes = at(run.config, f"method.prototypes.{level}")
-    many = f"of the prototypes ({prototypes:,} in all)" if is_number(prototypes) else "of the prototypes"
+    many = "of the prototypes that a batch can reach" + (f" ({prototypes:,} in all)" if is_number(prototypes) else "")
     agreement = recent(run.metrics, f"health/agreement_{level}")
     parts = [
         None if each is None else f"Entropy of one target: {_per_cent(each)} of its maximum (low = decided).",
@@ -150,6 +150,16 @@ def _trend(run: RunFiles) -> list[Finding]:
         )
         return [Finding("hint", "Accuracy fell towards the end", text, scaled(run.config, "optim.learning_rate", 0.5))]
     return [Finding("good", "Training has settled", "k-NN accuracy hardly changed in the last third of the training.")]
+
+
+def _converged(run: RunFiles) -> list[Finding]:
+    """Linear classifiers, of the trained backbone or a control, that ran out of iterations."""
+    tables = {"trained": at(run.results, "eval"), **(at(run.results, "controls") or {})}
+    short = [name for name, table in tables.items() if at(table, "linear/top1.protocol.converged") is False]
+    if not short:
+        return []
+    text = f"On {', '.join(short)} features the linear classifier stopped before it had converged."
+    return [Finding("hint", "More iterations needed", text, scaled(run.config, "evals.linear.max_iterations", 4.0))]
 
 
 def _noise(run: RunFiles) -> float:

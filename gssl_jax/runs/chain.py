@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from gssl_jax.errors import UserError
+from gssl_jax.runs.console import report_unreadable
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder, write_atomically
 from gssl_jax.runs.parts import Parts, assemble, stage_config
@@ -70,6 +71,7 @@ def conclude(
     )
     trained = judge.judge(variables)
     controls = {"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()}
+    report_unreadable(outcome.images.source.broken, judge.broken, console)
     steps = parts.clock.total
     measured = {
         "seed": config.seed,
@@ -77,6 +79,7 @@ def conclude(
         "seconds": outcome.seconds,
         "images_per_second": steps * parts.config.optim.batch_size / max(outcome.seconds, 1e-9),
         "skipped_steps": int(outcome.state.skipped),
+        "unreadable_images": {"train": len(outcome.images.source.broken), "eval": len(judge.broken)},
         "evaluation_seconds": time.perf_counter() - started,
     }
     results = build_results(parts, config, trained, controls, measured, variables)

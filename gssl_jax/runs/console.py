@@ -78,11 +78,9 @@ class Progress:
         self._console.print(Text(words, style=style), soft_wrap=True)
 
 
-def report_troubles(replaced: Sequence[str], left_out: Sequence[str], skipped: int, console: Console) -> None:
-    """Unreadable images by name, of the training and of the evaluation, and the number of steps not finite."""
+def report_unreadable(replaced: Sequence[str], left_out: Sequence[str], console: Console) -> None:
+    """Unreadable images by name, of the training and of the evaluation."""
     for broken, fate in ((replaced, "replaced in training"), (left_out, "left out of the evaluation")):
         if broken:
             names = "; ".join(broken[:5]) + ("; ..." if len(broken) > 5 else "")
             console.print(f"{len(broken)} unreadable images were {fate}: {names}", style="yellow", soft_wrap=True)
-    if skipped:
-        console.print(f"{skipped} steps were not finite and changed nothing: lower optim.learning_rate", style="yellow")

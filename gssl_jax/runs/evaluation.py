@@ -11,6 +11,7 @@ import numpy as np
 
 from gssl_jax.data.arrays import evaluation_batches, evaluation_set
 from gssl_jax.data.sources import Source
+from gssl_jax.data.subsets import Subset
 from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.evals import suite
 from gssl_jax.evals.features import extract, pixels
@@ -43,11 +44,21 @@ class Judge:
         if not len(source):
             shape = (0, data.image_size, data.image_size, data.channels)
             return {"image": np.zeros(shape, np.uint8), "label": np.zeros(0, np.int32)}
-        readable = as_readable(source, data.max_broken)
+        readable = as_readable(source, data.max_broken, self._parts.config.backbone.patch)
         self._readable.append(readable)
         if len(source) * data.image_size**2 * data.channels > data.resident_mib * 2**20:
             return readable
         return evaluation_set(readable, data, self.settings.data.resize)
+
+    def some(self, split: str, count: int) -> dict[str, np.ndarray]:
+        """At most `count` images of a split, evenly spaced over it: uint8 [n, S, S, C], with `label` int32 [n]."""
+        held = self.sets[split]
+        rows = np.linspace(0, len(held["image"] if isinstance(held, Mapping) else held) - 1, count).astype(int)
+        rows = np.unique(rows[rows >= 0])
+        if isinstance(held, Mapping):
+            return {name: held[name][rows] for name in ("image", "label")}
+        data = self._parts.config.data
+        return evaluation_set(as_readable(Subset(held, rows), data.max_broken), data, self.settings.data.resize)
 
     @property
     def broken(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def assemble(config: ConfigDict) -> Parts:
             f"--config.optim.batch_size={2 ** int(math.log2(len(source)))}"
         )
     train, test = (open_source(config.evals.data, config.evals.data[s], config.data) for s in ("train", "test"))
-    suite.check(np.array([train.label(i) for i in range(len(train))], np.int32), config.evals, train.classes)
+    suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
     config = config.copy_and_resolve_references()
     config.data.crop = crop = pipeline.choose_crop(config.data, len(source))
     clock = make_clock(config.optim, len(source))
@@ -95,7 +95,8 @@ def assemble(config: ConfigDict) -> Parts:
 POSITIVE = (
     "optim.batch_size", "method.views.globals", "method.prototypes.cls", "method.prototypes.patch", "evals.batch_size",
     "run.log_every", "run.health_every", "run.health_samples", "run.checkpoint_every", "run.keep_checkpoints",
-    "run.steps_per_dispatch", "data.canvas", "data.channels", "backbone.patch", "backbone.depth", "backbone.heads",
+    "run.steps_per_dispatch", "evals.picture_images", "evals.pixel_side", "evals.knn.k", "evals.bootstrap.resamples",
+    "evals.linear.max_iterations", "data.canvas", "data.channels", "backbone.patch", "backbone.depth", "backbone.heads",
 )  # fmt: skip
 """Whole numbers that have to be at least 1."""
 
@@ -106,6 +107,10 @@ def check_values(config: ConfigDict) -> None:
     for key in POSITIVE:
         if flat[key] < 1:
             raise UserError(f"{key}={flat[key]} must be at least 1: set --config.{key}=1 or more")
+    if flat["run.steps_per_dispatch"] > 20:
+        raise UserError(
+            f"run.steps_per_dispatch={flat['run.steps_per_dispatch']}: signals wait that long, give 1 to 20"
+        )
     for key, value in flat.items():
         if key.endswith(".interpolation") and value not in INTERPOLATIONS:
             raise unknown(key, value, INTERPOLATIONS)
@@ -118,8 +123,25 @@ def check_features(config: ConfigDict, backbone: ViT) -> None:
     images = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, config.data.channels), np.float32)
     given = jax.eval_shape(lambda k, x: backbone.init_with_output(k, x)[0], jax.random.key(0), images)
     for name in ("knn", "linear", "lowshot"):
-        if config.evals[name].feature not in given:
-            raise unknown(f"evals.{name}.feature", config.evals[name].feature, given)
+        vectors = sorted(feature for feature, value in given.items() if value.ndim == 2)
+        if config.evals[name].feature not in vectors:
+            raise unknown(f"evals.{name}.feature", config.evals[name].feature, vectors)
+
+
+def labels_to_check(source: Source, settings: ConfigDict) -> np.ndarray:
+    """Labels of a source in a fixed random order, int32, until they are enough for every evaluator, or all of them.
+
+    Reading a label may mean reading a record, so a set of a million images is not walked through to its end.
+    """
+    order = np.random.default_rng(0).permutation(len(source))
+    shots, counts, found = max(settings.lowshot.shots, default=0), np.zeros(len(source.classes), int), []
+    for index in order if source.classes else ():
+        found.append(source.label(int(index)))
+        if found[-1] >= 0:
+            counts[found[-1]] += 1
+            if counts.sum() >= settings.knn.k and counts[found[-1]] == shots and counts.min() >= shots:
+                break
+    return np.array(found, np.int32)
 
 
 def make_clock(optim: ConfigDict, images: int) -> Clock:

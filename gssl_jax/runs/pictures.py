@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,8 +34,8 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
     What needs labels or a reconstruction head is left out where there is none.
     """
     state = outcome.state
-    train = some(judge, "train")
-    test = some(judge, "test") if len(parts.test) else train
+    train = judge.some("train", judge.settings.picture_images)
+    test = judge.some("test", judge.settings.picture_images) if len(parts.test) else train
     variables = parts.method.backbone(state.params, state.method_state, judge.settings.which)
     pictures: dict[str, Any] = maps(parts, variables, floats(spread(test["image"], SHOWN)))
     if parts.method.reconstruct is not None:
@@ -47,17 +46,6 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
     if len(rows):
         pictures["tsne"] = {"points": points, "labels": test["label"][rows]}
     return pictures
-
-
-def some(judge: Judge, split: str) -> dict[str, np.ndarray]:
-    """At most `evals.picture_images` images of a split, uint8 and evenly spaced, with labels; or its first batch, where
-    it is not held in memory."""
-    held: Any = judge.sets[split]
-    if not isinstance(held, Mapping):
-        batch = next(iter(judge.batches(held)))
-        held = {name: batch[name][batch["valid"]] for name in ("image", "label")}
-    chosen = spread(np.arange(len(held["image"])), judge.settings.picture_images)
-    return {name: held[name][chosen] for name in ("image", "label")}
 
 
 def spread(rows: np.ndarray, count: int) -> np.ndarray:

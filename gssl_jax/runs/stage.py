@@ -20,11 +20,11 @@ from gssl_jax.data.arrays import load_canvases
 from gssl_jax.data.pipeline import open_stream
 from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.errors import UserError
-from gssl_jax.runs.console import Progress, report_troubles
+from gssl_jax.runs.console import Progress
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.parts import Parts, host_views
-from gssl_jax.runs.watch import CollapseAlarm, HealthProbe, probe_images
+from gssl_jax.runs.watch import CollapseAlarm, HealthProbe
 from gssl_jax.training.checkpoint import Checkpoints
 from gssl_jax.training.loop import Every, Hooks, train
 from gssl_jax.training.mesh import put_batch, replicated
@@ -181,7 +181,9 @@ def run_stage(
         seconds = saver.seconds if done < total else before
         if done < total:
             saver.save(stop.state)
-    report_troubles(images.source.broken, judge.broken, int(stop.state.skipped), console)
+    if stop.state.skipped:
+        skipped = f"{int(stop.state.skipped)} steps were not finite and changed nothing: lower optim.learning_rate"
+        console.print(skipped, style="yellow")
     return Outcome(stop.state, untrained, images, seconds, request.asked if stop.interrupted else 0)
 
 
@@ -262,7 +264,8 @@ def make_hooks(
         recorder.emit(step, row)
         alarm.on_health(step, row)
 
-    sample = jax.device_put(first_images(judge, config.run.health_samples), replicated(parts.mesh))
+    seen = judge.some("train", config.run.health_samples)["image"].astype(np.float32) / 255
+    sample = jax.device_put(seen, replicated(parts.mesh))
     probe = HealthProbe(
         parts.method,
         lambda variables, images: judge.encode(variables, images)["feat"],
@@ -275,17 +278,6 @@ def make_hooks(
     examiner = Examiner(judge, parts, Every(parts.clock.steps(config.evals.every), done), recorder)
     logging = [recorder.emit, alarm.on_log, progress.on_log]
     return probe, Hooks(logging, [probe.on_boundary, examiner.on_boundary, saver.on_boundary])
-
-
-def first_images(judge: Judge, count: int) -> np.ndarray:
-    """At most `count` images of the evaluation's training split, float32 in [0, 1], spread over its classes."""
-    held = judge.sets["train"]
-    if isinstance(held, Mapping):
-        chosen = probe_images(held["image"], count)
-    else:
-        batch = next(iter(judge.batches(held)))
-        chosen = batch["image"][batch["valid"]][:count]
-    return chosen.astype(np.float32) / np.iinfo(chosen.dtype).max
 
 
 def describe(parts: Parts, state: TrainState, images: Images, console: Console, folder: Any) -> None:

@@ -102,8 +102,3 @@ class CollapseAlarm:
         self.fired[kind, level] = step
         knob = remedy(kind, level, self._config)
         self._emit(step, {"alarm": in_words(kind, level, **numbers) + (f" Try {knob}" if knob else "")})
-
-
-def probe_images(images: np.ndarray, count: int) -> np.ndarray:
-    """Evenly spaced samples of [N, ...], at most `count`."""
-    return images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]

@@ -23,7 +23,7 @@ def test_a_healthy_run_is_in_order(found):
     assert {one.level for one in all_.values()} == {"good"}
     assert list(all_) == ["Class assignments", "Patch assignments", "Features"]
     assert "Entropy of one target: 40 % of its maximum" in all_["Class assignments"].text
-    assert "In use: 80 % of the prototypes (512 in all)." in all_["Patch assignments"].text
+    assert "In use: 80 % of the prototypes that a batch can reach (512 in all)." in all_["Patch assignments"].text
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,14 @@ def test_the_trend_of_knn_is_judged_against_its_interval(found, rows_of, last, t
     evaluated = [{"stage": "target", "step": s, "eval/knn/top1": v} for s, v in ((100, 0.3), (300, 0.5), (400, last))]
     interval = {"eval": {"knn/top1": {"low": 0.45, "high": 0.55}}}  # noise 0.05; two thirds of 100..400 is step 300
     assert found(rows_of() + evaluated, interval)[title].knob == knob
+
+
+def test_a_linear_classifier_that_ran_out_of_iterations(found):
+    found.config["evals"]["linear"] = {"max_iterations": 500}
+    done, short = ({"linear/top1": {"value": 0.5, "protocol": {"converged": end}}} for end in (True, False))
+    one = found(results={"eval": done, "controls": {"untrained": short}})["More iterations needed"]
+    assert (one.level, one.knob) == ("hint", "--config.evals.linear.max_iterations=2000") and "untrained" in one.text
+    assert "More iterations needed" not in found(results={"eval": done, "controls": {"untrained": done}})
 
 
 def test_nothing_logged_is_nothing_said(found):

@@ -23,6 +23,7 @@ def refused(monkeypatch, capsys, tmp_path):
         assert main(["main", *flags, f"--workdir={workdir}"]) == 2
         printed = capsys.readouterr()
         assert printed.err.startswith("error: ") and printed.err.count("\n") == 1, printed.err
+        assert "Traceback" not in printed.err and len(printed.err) < 600, printed.err
         return printed.err
 
     return call

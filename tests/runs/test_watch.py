@@ -2,10 +2,9 @@
 
 import math
 
-import numpy as np
 import pytest
 
-from gssl_jax.runs.watch import CollapseAlarm, probe_images
+from gssl_jax.runs.watch import CollapseAlarm
 
 HEALTHY = {"health/mean_target_entropy_cls": 0.98, "health/target_entropy_cls": 0.6,
            "health/mean_target_entropy_patch": 0.97, "health/target_entropy_patch": 0.3}  # fmt: skip
@@ -63,8 +62,3 @@ def test_collapsed_features(left, rank, fires):
     watch.on_health(40, {"health/feature_std_of_start": left, "health/rankme": rank})
     watch.on_health(60, {"health/feature_std_of_start": left, "health/rankme": rank})
     assert len(said) == fires
-
-
-def test_probe_images_are_spread_evenly():
-    assert probe_images(np.arange(11), 3).tolist() == [0, 5, 10]
-    assert probe_images(np.arange(2), 8).tolist() == [0, 1]

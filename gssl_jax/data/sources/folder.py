@@ -160,7 +160,9 @@ class FolderSource:
         return {"image": image, "label": self.label(index), "index": int(index)}
 
     def fingerprint(self) -> str:
-        """Hex digest of the relative names, sizes in bytes, labels and class names (not of the files' times)."""
-        sizes = [os.path.getsize(self._root / name) for name in self._files]
+        """Hex digest of the relative names, sizes in bytes (-1 where a link leads nowhere), labels and class names, not
+        of the files' times."""
+        paths = [self._root / name for name in self._files]
+        sizes = [os.path.getsize(path) if path.exists() else -1 for path in paths]
         parts = [self._files, sizes, self._labels.tolist(), list(self.classes)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -40,8 +40,8 @@ def open_named(path: str, split: str, data: Any) -> NamedSource:
     except (KeyError, AssertionError, OSError, NotImplementedError):
         state = "holds no files with random access" if builder.info.splits else "has not been prepared"
         raise UserError(
-            f"the TFDS data set {path} {state}; run: tfds build {path} --file_format=array_record (or call "
-            "builder.download_and_prepare(file_format='array_record')), and set TFDS_DATA_DIR if it lies elsewhere"
+            f"the TFDS data set {path} {state}; run: tfds build {path} --file_format=array_record (in an environment "
+            "with TensorFlow, which preparing needs and reading does not), and set TFDS_DATA_DIR if it lies elsewhere"
         ) from None
     return NamedSource(builder, chosen, records, undecoded)
 

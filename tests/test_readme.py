@@ -1,0 +1,40 @@
+"""The README's commands: what they name is there, and every recipe they start can be read."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gssl_jax.cli import parse
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = [line.strip().partition("  #")[0].strip() for line in TEXT.splitlines() if line.startswith("    ")]
+RECIPES = re.findall(r"`\.\.\.(:[^`]+)`", TEXT)
+
+
+def test_there_are_commands():
+    assert {"make demo", "make test"} <= set(COMMANDS) and len(RECIPES) >= 5
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("make ")])
+def test_make_knows_its_targets(command):
+    subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "gssl_jax.main" in line])
+def test_a_run_that_is_written_out_can_be_parsed(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert parse(["main", *command.split("gssl_jax.main", 1)[1].split()]) is not None
+
+
+@pytest.mark.parametrize("preset", RECIPES)
+def test_a_preset_of_the_table_can_be_parsed(preset, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert parse(["main", f"--config=configs/maskcluster_vit.py{preset}"]) is not None
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"[\w/]+/[\w/]+\.(?:py|sh|ipynb|md)", TEXT))))
+def test_files_it_names_are_there(path):
+    assert (ROOT / path).exists()
