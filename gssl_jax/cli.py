@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ USAGE = """usage: python -m gssl_jax.main --config=FILE[:preset[,key=value ...]]
   --debug          a traceback where something is refused
   --help           this text
 """
+
+
+OFFERED = 8
+"""Keys named beside the nearest one."""
 
 
 class Options(NamedTuple):
@@ -127,9 +132,10 @@ def alone(program: str, recipe: str, *overrides: str) -> Any:
 
 
 def nearest_keys(key: str, known: dict[str, object]) -> list[str]:
-    """Keys to offer for a mistyped one: those that share its first part, else all groups' keys."""
+    """The keys to offer for a mistyped one, the most similar first: of its own group, if there is such a group."""
     group = key.partition(".")[0]
-    return [k for k in known if k.partition(".")[0] == group] or list(known)
+    among = [k for k in known if k.partition(".")[0] == group] or list(known)
+    return difflib.get_close_matches(key, among, n=OFFERED, cutoff=0.0)
 
 
 def refuse(problem: UserError, code: int) -> int:
