@@ -154,7 +154,7 @@ def base():
     e.bootstrap = ConfigDict(dict(resamples=1000))
     e.tsne_points = 1000  # test images in the t-SNE picture
     e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from
-    e.pixel_side = 32  # pixels a side for the raw-pixel control
+    e.pixel_side = 8  # pixels a side for the raw-pixel control: a million images of 32 would not fit a device
 
     c.run = r = ConfigDict()  # nothing in `run` changes results (`deterministic` apart)
     r.steps_per_dispatch = 1  # 1-20 steps scanned in one call
@@ -200,6 +200,7 @@ def small(c):
     c.method.temperature.teacher_warmup = 0.0
     c.optim.unit = "step"
     c.optim.freeze_prototypes = 0.0
+    c.evals.pixel_side = 32
     c.run.checkpoint_every = 200
     c.run.log_every = 10
     c.run.health_every = 20
@@ -289,6 +290,7 @@ def cifar10(c):
     c.optim.duration = 300.0
     c.optim.batch_size = 512
     c.evals.every = 50.0
+    c.evals.pixel_side = 32
     c.run.keep_host_memory = True
 
 

@@ -70,8 +70,6 @@ def conclude(
         highlight=False,
     )
     trained = judge.judge(variables)
-    controls = {"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()}
-    report_unreadable(outcome.images.source.broken, judge.broken, console)
     steps = parts.clock.total
     measured = {
         "seed": config.seed,
@@ -79,14 +77,23 @@ def conclude(
         "seconds": outcome.seconds,
         "images_per_second": steps * parts.config.optim.batch_size / max(outcome.seconds, 1e-9),
         "skipped_steps": int(outcome.state.skipped),
-        "unreadable_images": {"train": len(outcome.images.source.broken), "eval": len(judge.broken)},
-        "evaluation_seconds": time.perf_counter() - started,
     }
-    results = build_results(parts, config, trained, controls, measured, variables)
+
+    def write(controls: dict[str, Any]) -> dict[str, Any]:
+        taken = {
+            "unreadable_images": {"train": len(outcome.images.source.broken), "eval": len(judge.broken)},
+            "evaluation_seconds": time.perf_counter() - started,
+        }
+        results = build_results(parts, config, trained, controls, measured | taken, variables)
+        folder.write_results(results)
+        return results
+
+    write({"untrained": {}, "pixels": {}})  # should a control fail, what the training was for is not lost
+    results = write({"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()})
+    report_unreadable(outcome.images.source.broken, judge.broken, console)
     log = JsonLines(folder.metrics)
     log.write(stage, steps, log_row(trained))
     log.close()
-    folder.write_results(results)
     pictures = draw_pictures(parts, judge, outcome)
     return Finished(results, pictures, parts.train.classes)
 
