@@ -26,7 +26,15 @@ def test_a_signal_is_noted_and_the_old_handlers_stand_again(number):
     assert handlers() == before
 
 
-def test_a_second_ctrl_c_interrupts():
+@pytest.fixture
+def python_handles_ctrl_c():
+    """A shell starts what runs in its background with SIGINT ignored, and then nothing would interrupt."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_interrupts(python_handles_ctrl_c):
     with StopRequest() as request, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         assert request.asked == signal.SIGINT
