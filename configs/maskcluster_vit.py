@@ -197,7 +197,9 @@ def small(c):
     c.method.sinkhorn.eps = 0.03
     c.method.memax.weight = 5.0  # at 1 the class targets thin out to a handful of prototypes, see docs/results
     c.method.momentum.start = 0.95
-    c.method.temperature.teacher_warmup = 0.0
+    c.method.temperature.update(
+        dict(teacher_end=0.085, teacher_warmup=0.0)
+    )  # centring thins out at .07, see docs/results
     c.optim.unit = "step"
     c.optim.freeze_prototypes = 0.0
     c.evals.pixel_side = 32
