@@ -5,7 +5,7 @@
 Without flags: ViT-Ti/4 at 32 px, batch 64, two global views, the demo's heads. With `--demo`: the demo's own network
 and batch. The step's floating-point operations are counted from its shapes: student three times its forward pass
 (forward, and backward at twice its cost), teacher once, heads likewise; augmentation, norms, softmax and the optimiser
-count as nothing. The matmul rate is the best of square products of the sizes that that stand below, measured in
+count as nothing. The matmul rate is the best of square products of the sizes that stand below, measured in
 turns with the step in the same process, so the share is a ratio from one run. The costs outside matmul are pieces of
 the step compiled alone at the shapes of the student's global views.
 """

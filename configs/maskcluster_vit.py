@@ -135,9 +135,7 @@ def base():
     e.every = 0.0  # in optim.unit; 0 = at the end only
     e.which = "teacher"  # teacher | student
     e.batch_size = 256
-    e.knn = ConfigDict(
-        dict(k=20, temperature=0.07, feature="feat", whiten=0.0)
-    )  # [DINO]; whiten: 0.0 = off, else floor
+    e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat", whiten=0.0))  # [DINO]; whiten: floor, 0.0 = off
     e.linear = ConfigDict(dict(feature="feat", l2_grid=(1e-4, 1e-3, 1e-2, 1e-1), max_iterations=500, tolerance=1e-4))
     e.lowshot = ConfigDict(
         dict(
@@ -197,9 +195,8 @@ def small(c):
     c.method.sinkhorn.eps = 0.03
     c.method.memax.weight = 5.0  # at 1 the class targets thin out to a handful of prototypes, see docs/results
     c.method.momentum.start = 0.95
-    c.method.temperature.update(
-        dict(teacher_end=0.085, teacher_warmup=0.0)
-    )  # centring thins out at .07, see docs/results
+    c.method.temperature.teacher_warmup = 0.0
+    c.method.temperature.teacher_end = 0.085  # centring thins out at .07, see docs/results
     c.optim.unit = "step"
     c.optim.freeze_prototypes = 0.0
     c.evals.pixel_side = 32

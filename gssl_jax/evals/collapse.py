@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gssl_jax.knobs import flag, scaled
+from gssl_jax.knobs import at, flag, scaled
 
 WINDOW = 20
 """Steps over which a collapse has to last."""
@@ -65,7 +65,7 @@ def remedy(kind: str, level: str, config: Mapping[str, Any]) -> str:
     """The flag to try against a sign, by the control in use; empty where `config` has no such knob."""
     if kind == "features":
         return scaled(config, "optim.learning_rate", 0.5)
-    control = str(config["method"]["collapse"][level]) if "method" in config else ""
+    control = str(at(config, f"method.collapse.{level}"))
     softer = {"sinkhorn": ("method.sinkhorn.eps", 2.0), "memax": ("method.memax.weight", 2.0)}
     sharper = {"sinkhorn": ("method.sinkhorn.eps", 0.5), "memax": ("method.memax.sharpen", 0.5)}
     fewer = {"sinkhorn": (f"method.prototypes.{level}", 0.25), "memax": ("method.memax.weight", 2.0)}

@@ -89,7 +89,9 @@ def _assignments(run: RunFiles, level: str) -> list[Finding]:
     mean, each, used = (recent(run.metrics, f"health/{name}_{level}") for name in names)
     if each is None and mean is None and used is None:
         return []
-    for sign in assignment_signs(mean, each, used)[:1]:
+    signs = assignment_signs(mean, each, used)
+    if signs:
+        sign = signs[0]
         text = in_words(sign, level, value=_or_nan({"one": mean, "uniform": each, "few": used}[sign]))
         return [Finding("alarm", f"{title} {SIGNS[sign]}", text, remedy(sign, level, run.config))]
     prototypes = at(run.config, f"method.prototypes.{level}")

@@ -53,8 +53,7 @@ class Judge:
     def some(self, split: str, count: int) -> dict[str, np.ndarray]:
         """At most `count` images of a split, evenly spaced over it: uint8 [n, S, S, C], with `label` int32 [n]."""
         held = self.sets[split]
-        rows = np.linspace(0, len(held["image"] if isinstance(held, Mapping) else held) - 1, count).astype(int)
-        rows = np.unique(rows[rows >= 0])
+        rows = spread(np.arange(len(held["image"] if isinstance(held, Mapping) else held)), count)
         if isinstance(held, Mapping):
             return {name: held[name][rows] for name in ("image", "label")}
         data = self._parts.config.data
@@ -96,6 +95,16 @@ class Judge:
         side = self.settings.pixel_side
         small = ({**batch, "image": shrunk(batch["image"], side)} for batch in self.batches(self.sets[split]))
         return extract(pixels, small, ("pixels",))
+
+
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """`count` rows, evenly spaced."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
+def floats(images: np.ndarray) -> np.ndarray:
+    """uint8 pixels as float32 in [0, 1]."""
+    return images.astype(np.float32) / 255
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from gssl_jax.evals.preprocess import unit
 from gssl_jax.evals.projection import t_sne
 from gssl_jax.methods.base import Method
 from gssl_jax.ops.keys import named
-from gssl_jax.runs.evaluation import Judge
+from gssl_jax.runs.evaluation import Judge, floats, spread
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.stage import Images, Outcome
 from gssl_jax.training.mesh import put_batch
@@ -46,11 +46,6 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
     if len(rows):
         pictures["tsne"] = {"points": points, "labels": test["label"][rows]}
     return pictures
-
-
-def spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """`count` rows, evenly spaced."""
-    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 def maps(parts: Parts, variables: Any, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
@@ -88,11 +83,6 @@ def neighbours(
         "query_labels": test["label"][queries],
         "neighbour_labels": train["label"][found],
     }
-
-
-def floats(images: np.ndarray) -> np.ndarray:
-    """uint8 pixels as float32 in [0, 1]."""
-    return images.astype(np.float32) / 255
 
 
 def reconstruction(parts: Parts, images: Images, state: TrainState) -> dict[str, np.ndarray]:

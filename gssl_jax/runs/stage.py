@@ -21,7 +21,7 @@ from gssl_jax.data.pipeline import open_stream
 from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.errors import UserError
 from gssl_jax.runs.console import Progress
-from gssl_jax.runs.evaluation import Judge, log_row
+from gssl_jax.runs.evaluation import Judge, floats, log_row
 from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.parts import Parts, host_views
 from gssl_jax.runs.watch import CollapseAlarm, HealthProbe
@@ -264,7 +264,7 @@ def make_hooks(
         recorder.emit(step, row)
         alarm.on_health(step, row)
 
-    seen = judge.some("train", config.run.health_samples)["image"].astype(np.float32) / 255
+    seen = floats(judge.some("train", config.run.health_samples)["image"])
     sample = jax.device_put(seen, replicated(parts.mesh))
     probe = HealthProbe(
         parts.method,
