@@ -59,11 +59,13 @@ def adamw_by_hand(clip, frozen, total=TOTAL):
             clipped = g[k] * min(1.0, clip / norm) if clip else g[k]
             m[k] = 0.8 * m[k] + 0.2 * clipped
             v[k] = 0.9 * v[k] + 0.1 * clipped**2
-            direction = m[k] / (1 - 0.8 ** (step + 1)) / (np.sqrt(v[k] / (1 - 0.9 ** (step + 1))) + 1e-8)
+            age = step + 1 - (frozen if k[0] == "prototypes" else 0)  # moments of a frozen layer begin when it is free
+            if age < 1:
+                continue
+            direction = m[k] / (1 - 0.8**age) / (np.sqrt(v[k] / (1 - 0.9**age)) + 1e-8)
             if flat[k].ndim > 1:
                 direction = direction + decay_by_hand(step) * flat[k]
-            if not (k[0] == "prototypes" and step < frozen):
-                flat[k] = flat[k] - rate_by_hand(step) * direction
+            flat[k] = flat[k] - rate_by_hand(step) * direction
         history.append(dict(flat))
     return history
 
