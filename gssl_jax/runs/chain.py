@@ -18,7 +18,7 @@ from gssl_jax.runs.parts import Parts, assemble, stage_config
 from gssl_jax.runs.pictures import draw_pictures
 from gssl_jax.runs.results import build_results, versions
 from gssl_jax.runs.stage import Outcome, run_stage
-from gssl_jax.training.metrics import JsonLines
+from gssl_jax.training.metrics import replace_row
 
 
 class Finished(NamedTuple):
@@ -91,9 +91,7 @@ def conclude(
     write({"untrained": {}, "pixels": {}})  # should a control fail, what the training was for is not lost
     results = write({"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()})
     report_unreadable(outcome.images.source.broken, judge.broken, console)
-    log = JsonLines(folder.metrics)
-    log.write(stage, steps, log_row(trained))
-    log.close()
+    replace_row(folder.metrics, stage, steps, log_row(trained))  # a run that stopped in here is judged again
     pictures = draw_pictures(parts, judge, outcome)
     return Finished(results, pictures, parts.train.classes)
 

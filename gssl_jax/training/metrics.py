@@ -68,9 +68,24 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def cut_rows(path: Path, stage: str, step: int) -> None:
     """Removes the rows of `stage` after `step`: a run that goes on from a checkpoint writes them again."""
-    rows = read_rows(path)
-    kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
     if path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        temporary.replace(path)
+        _rewrite(path, [row for row in read_rows(path) if row["stage"] != stage or row["step"] <= step])
+
+
+def replace_row(path: Path, stage: str, step: int, row: Mapping[str, Any]) -> None:
+    """Appends a row; what the stage logged at this step under the same names before goes."""
+    if not row:
+        return
+    _rewrite(
+        path,
+        [r for r in read_rows(path) if r["stage"] != stage or r["step"] != step or not r.keys() & row.keys()],
+    )
+    log = JsonLines(path)
+    log.write(stage, step, row)
+    log.close()
+
+
+def _rewrite(path: Path, rows: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(path)

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from gssl_jax.training.metrics import JsonLines, TensorBoard, cut_rows, read_rows
+from gssl_jax.training.metrics import JsonLines, TensorBoard, cut_rows, read_rows, replace_row
 
 
 @pytest.fixture
@@ -52,6 +52,24 @@ def test_without_a_file_there_are_no_rows(path):
     assert read_rows(path) == []
     cut_rows(path, "target", 5)
     assert not path.exists()
+
+
+def test_a_row_that_is_written_again_replaces_its_first_writing(path):
+    rows = [
+        ("target", 4, {"train/loss": 1.0}),
+        ("target", 4, {"eval/knn/top1": 0.5}),
+        ("other", 4, {"eval/knn/top1": 1}),
+    ]
+    written(path, *rows)
+    replace_row(path, "target", 4, {"eval/knn/top1": 0.75})
+    replace_row(path, "target", 5, {"eval/knn/top1": 1.0})
+    replace_row(path, "target", 5, {})
+    assert read_rows(path) == [
+        {"stage": "target", "step": 4, "train/loss": 1.0},
+        {"stage": "other", "step": 4, "eval/knn/top1": 1},
+        {"stage": "target", "step": 4, "eval/knn/top1": 0.75},
+        {"stage": "target", "step": 5, "eval/knn/top1": 1.0},
+    ]
 
 
 def test_a_line_that_a_killed_process_left_half_written(path):
