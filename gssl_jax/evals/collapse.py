@@ -5,6 +5,7 @@ The limits are those of the specification's section 2.4 (our reconstruction; the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,8 +30,7 @@ SENTENCES = {
     "nothing; a lower temperature sharpens them.",
     "few": "Only {percent:.0f} % of the {level} prototypes that a batch can reach are the first choice of any of "
     "its {things}.",
-    "features": "All images look nearly the same to this backbone: the standard deviation of the features is "
-    "{left:.3g} times that at the start, their effective rank (RankMe) {rank:.1f}.",
+    "features": "All images look nearly the same to this backbone: {told}.",
 }
 
 THINGS = {"cls": "images", "patch": "patches"}
@@ -56,9 +56,18 @@ def features_collapsed(left: float | None, rank: float | None) -> bool:
 
 
 def in_words(kind: str, level: str, **numbers: float) -> str:
-    """The sentence for a sign; `numbers` holds `value`, for features `left` and `rank`."""
-    percent = 100 * numbers.pop("value", float("nan"))
-    return SENTENCES[kind].format(level=level, things=THINGS.get(level, ""), percent=percent, **numbers)
+    """The sentence for a sign; `numbers` holds `value`, for features `left` and `rank` as far as they were logged."""
+    told = []
+    if math.isfinite(numbers.get("left", math.nan)):
+        told.append(f"the standard deviation of the features is {numbers['left']:.3g} times that at the start")
+    if math.isfinite(numbers.get("rank", math.nan)):
+        told.append(f"their effective rank (RankMe) is {numbers['rank']:.1f}")
+    return SENTENCES[kind].format(
+        level=level,
+        things=THINGS.get(level, ""),
+        percent=100 * numbers.get("value", math.nan),
+        told=" and ".join(told) or "its features are not finite",
+    )
 
 
 def remedy(kind: str, level: str, config: Mapping[str, Any]) -> str:

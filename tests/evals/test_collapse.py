@@ -26,6 +26,11 @@ def test_signs_of_features(left, rank, collapsed):
 
 def test_words_and_remedies():
     assert in_words("few", "patch", value=0.05).startswith("Only 5 % of the patch prototypes")
-    assert "effective rank (RankMe) 1.5" in in_words("features", "", left=0.5, rank=1.5)
+    both = in_words("features", "", left=0.5, rank=1.5)
+    assert "is 0.5 times that at the start and their effective rank (RankMe) is 1.5." in both
+    assert in_words("features", "", left=float("nan"), rank=1.5).endswith(
+        "backbone: their effective rank (RankMe) is 1.5."
+    )
+    assert in_words("features", "").endswith("not finite.")
     assert remedy("features", "", {"optim": {"learning_rate": 0.5}}) == "--config.optim.learning_rate=0.25"
     assert remedy("one", "cls", {}) == ""  # a method without this knob
