@@ -11,20 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gssl_jax.data.subsets import fraction
 from gssl_jax.evals import logistic
 from gssl_jax.evals.preprocess import single_threaded, standardise
 
-VALIDATION = 0.2
 LOGITS_BYTES = 2**31
+SOLVER_ARRAYS = 6  # the solver holds 5.2 arrays of the size of its logits, by XLA's own count
 
 
 class Linear(NamedTuple):
-    """`correct` bool [M] on the test images, the chosen l2, and whether the final fit converged."""
+    """`correct` bool [M] on the test images, the chosen l2, whether the final fit converged, and on how many images."""
 
     correct: np.ndarray
     l2: float
     converged: bool
     iterations: int
+    images: int
+
+
+def solver_bytes(images: int, classes: int) -> int:
+    """Memory of one fit on the device, in bytes."""
+    return SOLVER_ARRAYS * 4 * images * classes
 
 
 def linear(
@@ -35,16 +42,22 @@ def linear(
     *,
     classes: int,
     l2_grid: Sequence[float],
+    validation: float,
+    train_images: int,
     max_iterations: int,
     tolerance: float,
     seed: int,
 ) -> Linear:
     """Logistic regression with intercept on standardised features [N, D], judged on [M, D].
 
-    The l2 strength (see `logistic`) is the one of `l2_grid` with the best accuracy on a stratified fifth of the
-    training set, the strongest of equals; the final fit sees the whole training set.
+    The l2 strength (see `logistic`) is the one of `l2_grid` with the best accuracy on the share `validation` of every
+    class, the strongest of equals; the final fit sees them too. Of more than `train_images` training images (0 = no
+    limit) so many are drawn by `seed`, the same share of every class.
     """
-    held_out = validation_part(train_labels, VALIDATION, seed)
+    if 0 < train_images < len(train):
+        some = fraction(train_labels, train_images / len(train), seed)
+        train, train_labels = train[some], train_labels[some]
+    held_out = validation_part(train_labels, validation, seed)
     grid = sorted(map(float, l2_grid), reverse=True)
     with single_threaded():
         known, wanted = jax.block_until_ready(_prepare(jnp.asarray(train), jnp.asarray(test)))
@@ -65,7 +78,7 @@ def linear(
         best = grid[int((guesses[:, held_out] == train_labels[held_out]).mean(1).argmax())]
     final = solve(np.asarray([best], np.float32), np.ones((1, len(train)), np.float32))[0]
     correct = np.asarray(_classes(final, wanted))[0] == test_labels
-    return Linear(correct, best, bool(final.converged[0]), int(final.iterations[0]))
+    return Linear(correct, best, bool(final.converged[0]), int(final.iterations[0]), len(train))
 
 
 def validation_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,6 @@ from jax import Array
 from gssl_jax.data.subsets import k_shot
 from gssl_jax.evals import logistic
 from gssl_jax.evals.preprocess import centre_and_normalise, single_threaded
-
-MAX_ITERATIONS = 300
-TOLERANCE = 1e-4
 
 
 class LowShot(NamedTuple):
@@ -48,15 +45,17 @@ def low_shot(
     folds: int,
     grid: Sequence[float],
     transductive: bool,
+    max_iterations: int,
+    tolerance: float,
     classes: Sequence[str],
     seed: int,
     pad_to: int = 0,
 ) -> LowShot:
     """`draws` independent draws of `shots` images per class from [N, D], each judged on all of [M, D].
 
-    `strength` and `grid` are values of lambda. With `pad_to` a draw has room for that many images per class, the
-    surplus without weight: several numbers of shots then share one compiled program. Raises `UserError` when a class
-    has fewer than `shots` images.
+    `strength` and `grid` are values of lambda; a fit ends where its gradient's norm is below `tolerance`, or after
+    `max_iterations`. With `pad_to` a draw has room for that many images per class, the surplus without weight: several
+    numbers of shots then share one compiled program. Raises `UserError` when a class has fewer than `shots` images.
     """
     index = np.stack([k_shot(train_labels, shots, seed, draw, classes) for draw in range(draws)])
     digest = hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()[:16]
@@ -68,14 +67,15 @@ def low_shot(
         prepared = _prepare(jnp.asarray(train), np.pad(index, room), real)
         reduced, basis, mean = jax.block_until_ready(prepared)
 
+    solver: dict[str, Any] = {"classes": len(classes), "max_iterations": max_iterations, "tolerance": tolerance}
     chosen = np.full(draws, strength, np.float32)
     if shots >= kfold_from:
         strengths = np.sort(np.asarray(grid, np.float32))[::-1]
         parts = np.stack([_folds(train_labels[row], min(folds, shots), (seed, draw)) for draw, row in enumerate(index)])
         parts = np.pad(parts, room, constant_values=-1)
-        right = _cross_validate(reduced, labels, real, parts, strengths / count, min(folds, shots), len(classes))
+        right = _cross_validate(reduced, labels, real, parts, strengths / count, folds=min(folds, shots), **solver)
         chosen = strengths[np.asarray(right).argmax(1)]
-    weight, converged = _solve(reduced, labels, real, chosen / count, len(classes))
+    weight, converged = _solve(reduced, labels, real, chosen / count, **solver)
     accuracy = _accuracy(weight, basis, mean, jnp.asarray(test), jnp.asarray(test_labels), transductive)
     return LowShot(np.asarray(accuracy, np.float64), chosen, digest, int(np.asarray(converged).sum()))
 
@@ -100,13 +100,15 @@ def _prepare(train: Array, index: Array, real: Array) -> tuple[Array, Array, Arr
 
 @partial(jax.jit, static_argnames=("classes",))
 @jax.default_matmul_precision("highest")
-def _solve(reduced: Array, labels: Array, real: Array, l2: Array, classes: int) -> tuple[Array, Array]:
+def _solve(
+    reduced: Array, labels: Array, real: Array, l2: Array, classes: int, max_iterations: int, tolerance: float
+) -> tuple[Array, Array]:
     """[G, n, R], [G, n], [G, n], [G] -> weights [G, R, C] and whether each fit converged."""
 
     def one(draw: tuple[Array, ...]) -> tuple[Array, Array]:
         features, label, real_N, strength = draw
         fit = logistic.fit_rotated(
-            features, label, strength[None], real_N[None], classes, False, MAX_ITERATIONS, TOLERANCE
+            features, label, strength[None], real_N[None], classes, False, max_iterations, tolerance
         )
         return fit.weight[0], fit.converged[0]
 
@@ -116,7 +118,15 @@ def _solve(reduced: Array, labels: Array, real: Array, l2: Array, classes: int) 
 @partial(jax.jit, static_argnames=("folds", "classes"))
 @jax.default_matmul_precision("highest")
 def _cross_validate(
-    reduced: Array, labels: Array, real: Array, parts: Array, l2: Array, folds: int, classes: int
+    reduced: Array,
+    labels: Array,
+    real: Array,
+    parts: Array,
+    l2: Array,
+    folds: int,
+    classes: int,
+    max_iterations: int,
+    tolerance: float,
 ) -> Array:
     """How many left-out images each strength of l2 [L] gets right, int [G, L]; parts [G, n] names each image's fold."""
     left_out_F = jnp.arange(folds)
@@ -126,7 +136,7 @@ def _cross_validate(
         held_FxN = part[None] == left_out_F[:, None]
         weights_KxN = jnp.repeat(real_N[None] * ~held_FxN, len(l2), axis=0)
         fit = logistic.fit_rotated(
-            features, label, jnp.tile(l2, folds), weights_KxN, classes, False, MAX_ITERATIONS, TOLERANCE
+            features, label, jnp.tile(l2, folds), weights_KxN, classes, False, max_iterations, tolerance
         )
         right_KxN = logistic.logits(fit, features).argmax(-1) == label[None]
         return (right_KxN.reshape(folds, len(l2), -1) & held_FxN[:, None]).sum((0, 2))

@@ -68,6 +68,10 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
     for group in ("linear", "lowshot"):
         if not settings[group].l2_grid or min(settings[group].l2_grid) <= 0:
             raise UserError(f"evals.{group}.l2_grid is {settings[group].l2_grid}: give at least one strength above 0")
+    if not 0 < settings.linear.validation < 1:
+        raise UserError(f"evals.linear.validation is {settings.linear.validation}: give a share between 0 and 1")
+    if settings.linear.train_images < 0:
+        raise UserError(f"evals.linear.train_images is {settings.linear.train_images}: give a number, or 0 for all")
     if min(settings.lowshot.shots, default=1) < 1:
         raise UserError(f"evals.lowshot.shots is {settings.lowshot.shots}: give images per class, each at least 1")
     if settings.lowshot.kfold_from < 2:
@@ -106,7 +110,7 @@ def _linear(
     train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str
 ) -> dict[str, Any]:
     known, wanted, protocol = _pair(train, test, name)
-    protocol |= {"preprocessing": "standardised", "objective": "mean CE + l2/2 |W|^2", "train_images": len(known)}
+    protocol |= {"preprocessing": "standardised", "objective": "mean CE + l2/2 |W|^2"}
     if not _finite(known, wanted):
         return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
     result = linear(
@@ -116,10 +120,13 @@ def _linear(
         test["label"],
         classes=len(classes),
         l2_grid=settings.linear.l2_grid,
+        validation=settings.linear.validation,
+        train_images=settings.linear.train_images,
         max_iterations=settings.linear.max_iterations,
         tolerance=settings.linear.tolerance,
         seed=seed,
     )
+    protocol |= {"train_images": result.images, "validation": settings.linear.validation}
     protocol |= {"l2": result.l2, "l2_grid": list(settings.linear.l2_grid)}
     protocol |= {"converged": result.converged, "iterations": result.iterations}
     return _bootstrap(result.correct, protocol, settings, seed)
@@ -148,11 +155,14 @@ def _low_shot(
         folds=low.folds,
         grid=low.l2_grid,
         transductive=low.msn_transductive,
+        max_iterations=low.max_iterations,
+        tolerance=low.tolerance,
         classes=classes,
         seed=seed,
         pad_to=max(low.shots) if max(low.shots) * len(classes) <= SHARED_ROWS else 0,
     )
-    protocol |= {"lambda": f"{low.folds}-fold on the draw" if folds else low.l2, "converged": result.converged}
+    protocol |= {"lambda": f"{min(low.folds, shots)}-fold on the draw" if folds else low.l2}
+    protocol |= {"converged": result.converged}
     protocol |= {"chosen": [round(float(s), 8) for s in result.strength]} if folds else {}
     mean, lowest, highest = t_interval(result.accuracy)
     if len(set(map(float, result.accuracy))) == 1 and low.draws > 1:

@@ -5,6 +5,7 @@ Axes are of type Auto on purpose: the default, Explicit, refuses gathers, sorts 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -39,6 +40,12 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
             f"optim.batch_size={batch_size} is not divisible by the {devices} devices: set "
             f"--config.optim.batch_size={lower or upper} or {upper}"
         )
+
+
+def memory_bytes(mesh: Mesh) -> int:
+    """Memory of the smallest device of `mesh`; of the machine where the device shares it, as a CPU does."""
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in mesh.local_devices]
+    return min(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") for limit in limits)
 
 
 def put_batch(batch: Any, mesh: Mesh, stacked: bool = False) -> Any:

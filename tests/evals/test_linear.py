@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from gssl_jax.data.subsets import fraction
 from gssl_jax.evals import linear as module
 from gssl_jax.evals.linear import linear, validation_part
 
 GRID = (1e-4, 1e-2, 1.0)
+OPTIONS = {"classes": 3, "l2_grid": GRID, "validation": 0.2, "train_images": 0, "max_iterations": 300,
+           "tolerance": 1e-5, "seed": 0}  # fmt: skip
 
 
 def problem():
@@ -41,9 +45,7 @@ def by_scikit_learn(train, train_labels, test):
 def test_equals_scikit_learn(limit, monkeypatch):
     monkeypatch.setattr(module, "LOGITS_BYTES", limit)
     train, train_labels, test, test_labels = problem()
-    result = linear(
-        train, train_labels, test, test_labels, classes=3, l2_grid=GRID, max_iterations=300, tolerance=1e-5, seed=0
-    )
+    result = linear(train, train_labels, test, test_labels, **OPTIONS)
     best, predicted = by_scikit_learn(train, train_labels, test)
     assert result.l2 == best and result.converged
     np.testing.assert_array_equal(result.correct, predicted == test_labels)
@@ -52,9 +54,7 @@ def test_equals_scikit_learn(limit, monkeypatch):
 def test_the_strongest_of_equals_wins():
     labels = np.arange(30) % 3
     features = 100 * np.eye(3, dtype=np.float32)[labels]
-    result = linear(
-        features, labels, features, labels, classes=3, l2_grid=GRID, max_iterations=300, tolerance=1e-5, seed=0
-    )
+    result = linear(features, labels, features, labels, **OPTIONS)
     assert result.l2 == 1.0 and result.correct.all()
 
 
@@ -65,3 +65,22 @@ def test_validation_part_is_stratified_and_leaves_every_class_an_image():
     assert [validation_part(labels, 0.95, seed=1)[labels == c].sum() for c in range(3)] == [48, 9, 0]
     assert (chosen == validation_part(labels, 0.2, seed=1)).all()
     assert (chosen != validation_part(labels, 0.2, seed=2)).any()
+
+
+def test_a_limit_draws_the_same_share_of_every_class():
+    train, train_labels, test, test_labels = problem()
+    limited = linear(train, train_labels, test, test_labels, **OPTIONS | {"train_images": 30})
+    some = fraction(train_labels, 30 / 90, seed=0)
+    assert limited.images == 30 and np.bincount(train_labels[some]).tolist() == [10, 10, 10]
+    same = linear(train[some], train_labels[some], test, test_labels, **OPTIONS)
+    np.testing.assert_array_equal(limited.correct, same.correct)
+    assert linear(train, train_labels, test, test_labels, **OPTIONS | {"train_images": 91}).images == 90
+
+
+def test_the_memory_of_the_solver_is_no_less_than_xla_counts():
+    images, classes = 4000, 200
+    shapes = [jax.ShapeDtypeStruct(s, d) for s, d in (((images, 16), np.float32), ((images,), np.int32),
+                                                      ((1,), np.float32), ((1, images), np.float32))]  # fmt: skip
+    compiled = module._fit.lower(*shapes, classes=classes, max_iterations=10, tolerance=1e-4).compile()
+    counted = compiled.memory_analysis().temp_size_in_bytes
+    assert 3 * 4 * images * classes < counted < module.solver_bytes(images, classes)

@@ -11,7 +11,8 @@ from gssl_jax.errors import UserError
 from gssl_jax.evals.lowshot import _folds, low_shot
 
 NAMES = ("ant", "bee", "cat")
-OPTIONS = {"draws": 4, "strength": 0.1, "kfold_from": 4, "folds": 4, "grid": (0.01, 1.0, 30.0), "seed": 0}
+OPTIONS = {"draws": 4, "strength": 0.1, "kfold_from": 4, "folds": 4, "grid": (0.01, 1.0, 30.0), "seed": 0,
+           "max_iterations": 300, "tolerance": 1e-4}  # fmt: skip
 
 
 def sets(size: int):

@@ -18,7 +18,14 @@ def settings():
     return ConfigDict(
         {
             "knn": {"k": 5, "temperature": 0.07, "feature": "feat", "whiten": 0.0},
-            "linear": {"feature": "feat", "l2_grid": (1e-3, 1e-1), "max_iterations": 200, "tolerance": 1e-4},
+            "linear": {
+                "feature": "feat",
+                "l2_grid": (1e-3, 1e-1),
+                "validation": 0.2,
+                "train_images": 0,
+                "max_iterations": 200,
+                "tolerance": 1e-4,
+            },
             "lowshot": {
                 "shots": (1, 5),
                 "draws": 10,
@@ -28,6 +35,8 @@ def settings():
                 "folds": 5,
                 "l2_grid": (0.01, 1.0),
                 "msn_transductive": False,
+                "max_iterations": 300,
+                "tolerance": 1e-4,
             },
             "bootstrap": {"resamples": 200},
         }
@@ -61,6 +70,8 @@ def test_entries():
     assert entries["linear/top1"]["protocol"]["l2"] in (1e-3, 1e-1)
     assert entries["lowshot_1/top1"]["protocol"]["lambda"] == 0.075
     assert len(entries["lowshot_5/top1"]["protocol"]["chosen"]) == 10
+    assert entries["lowshot_5/top1"]["protocol"]["lambda"] == "5-fold on the draw"
+    assert entries["linear/top1"]["protocol"]["train_images"] == 45
     assert entries == evaluate(train, test, settings(), 0, NAMES)
 
 
@@ -119,6 +130,8 @@ def test_features_that_are_not_finite_have_no_value():
             r"'ant' has 15 training images but evals.lowshot.shots asks for 16 per class",
         ),
         ({"lowshot": {"kfold_from": 1}}, r"evals.lowshot.kfold_from is 1"),
+        ({"linear": {"validation": 1.0}}, r"evals.linear.validation is 1.0"),
+        ({"linear": {"train_images": -1}}, r"evals.linear.train_images is -1"),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(change, message):
