@@ -26,9 +26,7 @@ BACKBONES = {
 }
 
 
-def augment(
-    size, scale, *, blur, solarise, ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8, grey=0.2, contrast_normalise=False
-):
+def augment(size, scale, *, blur, solarise, ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8, grey=0.2):
     """One view as data: sizes in pixels, scales as shares of the image's area, the rest as probabilities [DINO]."""
     return ConfigDict(
         dict(
@@ -41,7 +39,6 @@ def augment(
             grey=grey,
             blur=dict(probability=blur, sigma=(0.1, 2.0)),  # sigma in pixels of the view
             solarise=dict(probability=solarise, threshold=0.5),
-            contrast_normalise=contrast_normalise,
         )
     )
 
@@ -61,7 +58,7 @@ def base():
     c.data.canvas = 256  # side of the resident canvas in pixels, crop = device only
     c.data.max_zoom = 1.0  # photos: squares up to this many canvases wide are shrunk into one
     c.data.resident_mib = 1024  # limit for crop = auto
-    c.data.contrast_normalise = False  # per view: zero mean, nearly unit contrast (for grey texture)
+    c.data.contrast_normalise = False  # grey only; of every view and evaluation image: one mean, one contrast
     c.data.mean = (0.485, 0.456, 0.406)
     c.data.std = (0.229, 0.224, 0.225)
     c.data.seed = 0
@@ -136,7 +133,16 @@ def base():
     e.which = "teacher"  # teacher | student
     e.batch_size = 256
     e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat", whiten=0.0))  # [DINO]; whiten: floor, 0.0 = off
-    e.linear = ConfigDict(dict(feature="feat", l2_grid=(1e-4, 1e-3, 1e-2, 1e-1), max_iterations=500, tolerance=1e-4))
+    e.linear = ConfigDict(
+        dict(
+            feature="feat",
+            l2_grid=(1e-4, 1e-3, 1e-2, 1e-1),  # of mean CE + l2/2 |W|^2
+            validation=0.2,  # share of every class that chooses among them
+            train_images=0,  # at most so many, equally of every class, where the logits would not fit; 0 = all
+            max_iterations=500,
+            tolerance=1e-4,  # largest gradient norm over the classes
+        )
+    )
     e.lowshot = ConfigDict(
         dict(
             shots=(1, 2, 5),
@@ -147,6 +153,8 @@ def base():
             folds=5,
             l2_grid=(0.0025, 0.025, 0.25, 2.5),
             msn_transductive=False,
+            max_iterations=300,  # [MSN]
+            tolerance=1e-4,  # largest gradient norm over the classes
         )  # [MSN: lambda / n, lambda .0025-.075]
     )
     e.bootstrap = ConfigDict(dict(resamples=1000))
@@ -228,7 +236,7 @@ def photos(c, channels=1):
         share = (box / canvas) ** 2
         view = augment(
             side, (share, share), ratio=(1.0, 1.0), flip=0.0, jitter=0.0 if grey else 0.8, blur=0.0, solarise=0.0,
-            grey=0.0, contrast_normalise=grey,
+            grey=0.0,
         )  # fmt: skip
         view.jitter.hue = 0.05
         c.method.augment[name] = view

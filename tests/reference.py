@@ -54,12 +54,14 @@ def targets(name, cosines, centre, temperature, settings, positionwise=False, co
 def clustering(settings, taught, learned, centre, temperature, mask=None, keep=None):
     """The class and the patch loss of MaskCluster and the ME-MAX penalties, from cosines of teacher and student.
 
-    mask: bool [B, V, N] where only hidden tokens count; keep: int [B, V, n] where tokens were dropped.
+    mask: bool [B, V, N] where only hidden tokens count; keep: int [B, V, n] where tokens were dropped. Targets are
+    balanced over the tokens that count, and so is the penalty.
     """
+    visible = None if keep is None else (keep[..., None] == np.arange(taught["patch"].shape[2])).any(axis=2)
     tau, goals = settings.temperature.student, {}
     for level in ("cls", "patch"):
         apart = level == "patch" and settings.sinkhorn.positionwise
-        counted = mask if level == "patch" else None
+        counted = (mask if keep is None else visible) if level == "patch" else None
         goals[level] = targets(
             settings.collapse[level], taught[level], centre[level], temperature, settings, apart, counted
         )
@@ -79,7 +81,8 @@ def clustering(settings, taught, learned, centre, temperature, mask=None, keep=N
     for level in ("cls", "patch"):
         if settings.collapse[level] == "memax":
             p = softmax(learned[level] / tau)
-            mean = p.reshape(-1, p.shape[-1]).mean(axis=0)
+            rows = p.reshape(-1, p.shape[-1]) if level == "cls" or mask is None else p[mask]
+            mean = rows.mean(axis=0)
             result[f"train/memax_{level}"] = settings.memax.weight * (np.log(len(mean)) - entropy(mean))
     return result
 

@@ -24,6 +24,7 @@ SIZES = {
     "data.channels": 1,
     "data.canvas": 16,
     "data.crop": "device",
+    "data.contrast_normalise": False,
     "data.mean": (0.5,),
     "data.std": (0.25,),
     "backbone.patch": 4,
@@ -86,7 +87,6 @@ PLAIN_VIEW = {
     "grey": 0.0,
     "blur.probability": 0.0,
     "solarise.probability": 0.0,
-    "contrast_normalise": False,
 }
 
 

@@ -25,11 +25,12 @@ class Control(NamedTuple):
     """targets(logits [G, R, K], centre [K], step, counted) -> [G, R, K]; G groups are balanced separately (usually 1),
     over the rows that the loss counts, bool [G, R], or all where `counted` is None.
 
-    penalty(student probabilities [R, K]) -> scalar added to the loss; centre(centre, logits, step) -> next centre.
+    penalty(student probabilities [R, K], counted [R] or None) -> scalar added to the loss; centre(centre, logits, step)
+    -> next centre.
     """
 
     targets: Callable[[Array, Array, Array, Array | None], Array]
-    penalty: Callable[[Array], Array]
+    penalty: Callable[[Array, Array | None], Array]
     centre: Callable[[Array, Array], Array]
 
 
@@ -37,7 +38,7 @@ def _keep(centre: Array, logits: Array) -> Array:
     return centre
 
 
-def _no_penalty(probabilities: Array) -> Array:
+def _no_penalty(probabilities: Array, counted: Array | None) -> Array:
     return jnp.zeros((), jnp.float32)
 
 
@@ -80,8 +81,8 @@ def _memax(settings: ConfigDict, clock: Clock) -> Control:
         probabilities = jax.nn.softmax(logits / settings.temperature.student, axis=-1)
         return assignment.sharpen(probabilities, settings.memax.sharpen)
 
-    def penalty(probabilities):
-        return settings.memax.weight * assignment.me_max(probabilities)
+    def penalty(probabilities, counted):
+        return settings.memax.weight * assignment.me_max(probabilities, counted)
 
     return Control(targets, penalty, _keep)
 

@@ -27,8 +27,7 @@ from gssl_jax.methods.collapse import Control, control
 from gssl_jax.methods.masked_views import MaskedViews
 from gssl_jax.models.heads import NORMS, Projector, Prototypes, ReconstructionHead
 from gssl_jax.models.vit import ViT
-from gssl_jax.ops import losses, schedules
-from gssl_jax.ops.assignment import assignment_health
+from gssl_jax.ops import assignment, losses, schedules
 from gssl_jax.ops.augment import normalise
 from gssl_jax.ops.keys import named
 
@@ -210,6 +209,7 @@ class MaskCluster:
         }
         if "keep" in views:
             targets["patch"] = jnp.take_along_axis(targets["patch"], views["keep"][..., None], axis=2)
+            counted["patch"] = None  # what is left counts
         parts = {
             "cls": losses.view_pair_cross_entropy(targets["cls"], learned["cls"] / tau, weights.same_view),
             "patch": self._patch_loss(targets["patch"], learned["patch"] / tau, counted["patch"]),
@@ -220,17 +220,21 @@ class MaskCluster:
         metrics = {f"train/loss_{name}": value for name, value in parts.items()}
         for level in LEVELS:
             probabilities = jax.nn.softmax(learned[level] / tau, axis=-1)
-            penalty = self.controls[level].penalty(probabilities.reshape(-1, probabilities.shape[-1]))
+            chosen = counted[level]
+            rows = None if chosen is None else chosen.reshape(-1)
+            penalty = self.controls[level].penalty(probabilities.reshape(-1, probabilities.shape[-1]), rows)
             if self.settings.collapse[level] == "memax":
                 metrics[f"train/memax_{level}"] = penalty
             total = total + weights[level] * penalty
-            metrics |= self._health(level, targets[level], learned[level])
+            metrics |= self._health(level, targets[level], learned[level], rows)
         metrics |= {"train/loss": total, "train/momentum": self.momentum(step)}
         centre = {level: self.controls[level].centre(state["centre"][level], taught[level]) for level in LEVELS}
         return total, ({**state, "centre": centre}, metrics)
 
     def _counted(self, views: dict[str, Array]) -> Array | None:
-        """The patch tokens that the loss counts, bool [B, V, N]; None for all."""
+        """The patch tokens that the loss counts, bool [B, V, N]; None for all. Of dropped ones there is no student."""
+        if "keep" in views:
+            return ~self.views.tokens(views["mask"])
         return self.views.tokens(views["mask"]) if self.settings.loss.patch_tokens == "masked" else None
 
     def _targets(self, level: str, cosines: Array, centre: Array, step: Array, counted: Array | None = None) -> Array:
@@ -261,16 +265,19 @@ class MaskCluster:
         flat = (-1, *clean.shape[2:])
         return losses.masked_l1(clean.reshape(flat), pixels.reshape(flat), views["mask"].reshape(-1, *clean.shape[2:4]))
 
-    def _health(self, level: str, targets: Array, cosines: Array) -> dict[str, Array]:
-        """Entropies and prototype use on at most `health_rows` targets, and how often teacher and student agree."""
+    def _health(self, level: str, targets: Array, cosines: Array, counted: Array | None) -> dict[str, Array]:
+        """Entropies and prototype use on at most `health_rows` targets, and how often teacher and student agree, on
+        the rows that are `counted`, bool [B * V * N], or all."""
         seen = cosines[:, : targets.shape[1]]
         if level == "cls":
             seen = jnp.roll(seen, 1, axis=1)  # across views, as in the loss
-        first_choice = jnp.argmax(targets, axis=-1) == jnp.argmax(seen, axis=-1)
+        agree = (jnp.argmax(targets, axis=-1) == jnp.argmax(seen, axis=-1)).astype(jnp.float32).reshape(-1)
+        agreement = assignment.mean_of(agree, counted)
         rows = targets.reshape(-1, targets.shape[-1])
         if len(rows) > self.settings.health_rows:  # drawn, since a stride would always meet the same token positions
-            rows = rows[np.random.default_rng(0).choice(len(rows), self.settings.health_rows, replace=False)]
-        found = {**assignment_health(rows), "agreement": jnp.mean(first_choice.astype(jnp.float32))}
+            some = np.random.default_rng(0).choice(len(rows), self.settings.health_rows, replace=False)
+            rows, counted = rows[some], None if counted is None else counted[some]
+        found = {**assignment.assignment_health(rows, counted), "agreement": agreement}
         return {f"health/{name}_{level}": value for name, value in found.items()}
 
     # -- after the step ----------------------------------------------------------------------------------------------

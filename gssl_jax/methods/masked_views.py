@@ -42,6 +42,7 @@ class MaskedViews:
     patch: int
     fill: tuple[float, ...]
     host_crops: bool
+    contrast_normalise: bool
 
     @staticmethod
     def build(config: ConfigDict) -> MaskedViews:
@@ -75,7 +76,7 @@ class MaskedViews:
             )
         mean = tuple(config.data.mean)
         fill = mean * config.data.channels if len(mean) == 1 else mean
-        return MaskedViews(settings, patch, fill, config.data.crop == "host")
+        return MaskedViews(settings, patch, fill, config.data.crop == "host", config.data.contrast_normalise)
 
     def draw(self, batches: Batches, key: Array, step: Array) -> dict[str, Array]:
         """All views of one step.
@@ -111,7 +112,7 @@ class MaskedViews:
 
     def _augmented(self, key: Array, index: Array, images: Array, view: int, preset: str) -> Array:
         settings = dict(self.settings.augment[preset].items())
-        settings["crop"] = not self.host_crops
+        settings |= {"crop": not self.host_crops, "contrast_normalise": self.contrast_normalise}
         return augment_batch(key, index, images[:, view if self.host_crops else 0], settings)
 
     def _hide(self, key: Array, index: Array, clean: Array) -> dict[str, Array]:

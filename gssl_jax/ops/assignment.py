@@ -65,18 +65,28 @@ def updated_centre(centre: Array, logits: Array, momentum: float) -> Array:
     return momentum * centre + (1.0 - momentum) * jnp.mean(logits.astype(jnp.float32), axis=0)
 
 
-def me_max(probabilities: Array) -> Array:
+def mean_of(rows: Array, counted: Array | None) -> Array:
+    """Mean over the rows of [R, ...] that are `counted`, bool [R]; over all where it is None, 0 where none is."""
+    if counted is None:
+        return jnp.mean(rows, axis=0)
+    weights_R = counted.astype(jnp.float32)
+    return jnp.tensordot(weights_R, rows, axes=1) / jnp.maximum(jnp.sum(weights_R), 1.0)
+
+
+def me_max(probabilities: Array, counted: Array | None = None) -> Array:
     """ln K - H(mean over rows of p): 0 when prototypes are used equally, ln K when one takes all (MSN, eq. 3).
 
-    [R, K] -> scalar in [0, ln K]. The rows must be those of all views and devices: it is the entropy of the mean,
-    not the mean of entropies.
+    [R, K] -> scalar in [0, ln K], over the rows that are `counted`, bool [R], all where None. The rows must be those
+    of all views and devices: it is the entropy of the mean, not the mean of entropies.
     """
-    p_K = jnp.mean(probabilities.astype(jnp.float32), axis=0)
+    p_K = mean_of(probabilities.astype(jnp.float32), counted)
     return jnp.log(p_K.shape[-1]) - entropy(p_K)
 
 
-def assignment_health(targets: Array) -> dict[str, Array]:
+def assignment_health(targets: Array, counted: Array | None = None) -> dict[str, Array]:
     """What tells a collapse of the targets [R, K], each a scalar in [0, 1] (spec 2.4 and 2.5).
+
+    Rows that are not `counted`, bool [R], are left out; None = all.
 
     `target_entropy`: mean over rows of H / ln K (1 = uniform, says nothing); `mean_target_entropy`: H of the mean
     target / ln K (0 = one prototype takes all); `prototypes_in_use`: the share of prototypes that are some row's
@@ -84,9 +94,10 @@ def assignment_health(targets: Array) -> dict[str, Array]:
     """
     rows, prototypes = targets.shape
     log_k = jnp.log(prototypes)
-    used_K = jnp.zeros((prototypes,), jnp.float32).at[jnp.argmax(targets, axis=-1)].set(1.0)
+    seen_R = jnp.ones((rows,)) if counted is None else counted.astype(jnp.float32)
+    used_K = jnp.zeros((prototypes,), jnp.float32).at[jnp.argmax(targets, axis=-1)].max(seen_R)
     return {
-        "target_entropy": jnp.mean(entropy(targets)) / log_k,
-        "mean_target_entropy": entropy(jnp.mean(targets, axis=0)) / log_k,
-        "prototypes_in_use": jnp.sum(used_K) / min(rows, prototypes),
+        "target_entropy": mean_of(entropy(targets), counted) / log_k,
+        "mean_target_entropy": entropy(mean_of(targets, counted)) / log_k,
+        "prototypes_in_use": jnp.sum(used_K) / jnp.clip(jnp.sum(seen_R), 1.0, prototypes),
     }

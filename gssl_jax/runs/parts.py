@@ -15,12 +15,13 @@ from gssl_jax.data import pipeline
 from gssl_jax.data.sources import Source, open_source
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import suite
+from gssl_jax.evals.linear import solver_bytes
 from gssl_jax.methods import maskcluster
 from gssl_jax.methods.base import Clock, Method
 from gssl_jax.models.build import build_backbone
 from gssl_jax.models.vit import ViT
 from gssl_jax.runs.folder import flat as flattened
-from gssl_jax.training.mesh import check_batch, make_mesh
+from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser
 
 METHODS = {"maskcluster": maskcluster.build}
@@ -82,6 +83,7 @@ def assemble(config: ConfigDict) -> Parts:
         )
     train, test = (open_source(config.evals.data, config.evals.data[s], config.data) for s in ("train", "test"))
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
+    check_linear_memory(train, config.evals.linear, memory_bytes(mesh))
     config = config.copy_and_resolve_references()
     config.data.crop = crop = pipeline.choose_crop(config.data, len(source))
     clock = make_clock(config.optim, len(source))
@@ -114,6 +116,11 @@ def check_values(config: ConfigDict) -> None:
     for key, value in flat.items():
         if key.endswith(".interpolation") and value not in INTERPOLATIONS:
             raise unknown(key, value, INTERPOLATIONS)
+    if flat["data.contrast_normalise"] and flat["data.channels"] != 1:
+        raise UserError(
+            f"data.contrast_normalise=True is for grey images and data.channels={flat['data.channels']}: set "
+            "--config.data.contrast_normalise=False or --config.data.channels=1"
+        )
     if config.evals.which not in WHICH:
         raise unknown("evals.which", config.evals.which, WHICH)
 
@@ -126,6 +133,18 @@ def check_features(config: ConfigDict, backbone: ViT) -> None:
         vectors = sorted(feature for feature, value in given.items() if value.ndim == 2)
         if config.evals[name].feature not in vectors:
             raise unknown(f"evals.{name}.feature", config.evals[name].feature, vectors)
+
+
+def check_linear_memory(train: Source, settings: ConfigDict, available: int) -> None:
+    """Raises UserError where the linear classifier would not fit in `available` bytes, hours before it is fitted."""
+    images = min(len(train), settings.train_images or len(train))
+    needed = solver_bytes(images, len(train.classes))
+    if needed > available:
+        raise UserError(
+            f"the linear classifier on {images} images and {len(train.classes)} classes needs {needed / 2**30:.1f} GiB "
+            f"and the device has {available / 2**30:.1f}: set --config.evals.linear.train_images="
+            f"{int(images * available / needed * 0.8)} to fit it on so many, equally of every class"
+        )
 
 
 def labels_to_check(source: Source, settings: ConfigDict) -> np.ndarray:

@@ -61,7 +61,7 @@ def test_without_a_warm_up_the_temperature_is_at_its_end(warmup):
 @pytest.mark.parametrize("name", CONTROLS)
 def test_penalty_and_centre_belong_to_one_control_each(name):
     chosen, p = made(name, method__memax__weight=3.0), jnp.eye(6)[jnp.zeros(20, int)]
-    assert float(chosen.penalty(p)) == pytest.approx(3 * np.log(6) if name == "memax" else 0.0, rel=1e-5)
+    assert float(chosen.penalty(p, None)) == pytest.approx(3 * np.log(6) if name == "memax" else 0.0, rel=1e-5)
     moved = 0.9 * CENTRE + 0.1 * COSINES.reshape(-1, 6).mean(axis=0)
     after = chosen.centre(jnp.asarray(CENTRE), jnp.asarray(COSINES))
     np.testing.assert_allclose(after, moved if name == "centring" else CENTRE, atol=1e-6)

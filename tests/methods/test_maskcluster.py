@@ -192,7 +192,7 @@ def test_eight_devices_equal_one(variant):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
     before, first, second = leaves(start(method)), leaves(one), leaves(eight)
     for name in first:
-        np.testing.assert_allclose(first[name], second[name], atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(first[name], second[name], atol=1e-4, err_msg=name)
     trained = [n for n in first if n.startswith((".params", ".method_state"))]
-    moved = [n for n in trained if np.abs(first[n] - before[n]).max() > 1e-3]
+    moved = [n for n in trained if np.abs(first[n] - before[n]).max() > 2e-3]
     assert len(moved) > 0.8 * len(trained)  # the tolerance is not all there is

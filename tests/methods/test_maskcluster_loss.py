@@ -102,20 +102,31 @@ def test_weights_of_the_losses():
     assert float(value) == pytest.approx(2 * parts[0] + 2 * parts[1] + 0.5 * parts[2], rel=1e-5)
 
 
-def test_masked_tokens_alone_count_and_each_view_by_its_own_number():
+@pytest.mark.parametrize("patch", ["sinkhorn", "memax"])
+def test_masked_tokens_alone_count_and_each_view_by_its_own_number(patch):
     places = np.random.default_rng(3).random((BATCH, 2, 9)) < 0.4
     places[0, 0] = False  # nothing hidden: this view gives zero
     mask = expand(jnp.asarray(places).reshape(BATCH, 2, CELLS, CELLS), 4)
-    method = given(method__loss__patch_tokens="masked")
-    check(method, cosines(), cosines(seed=1), centres(), {"mask": mask}, mask=places)
+    method = given(method__loss__patch_tokens="masked", method__collapse__patch=patch)
+    taught = cosines()
+    metrics = check(method, taught, cosines(seed=1), centres(), {"mask": mask}, mask=places)
+    if patch == "memax":  # whose targets do not depend on which rows count
+        goals = np.asarray(method._targets("patch", taught["patch"], centres()["patch"], STEP))[places]
+        entropies = [reference.entropy(row) / np.log(10) for row in goals]
+        assert float(metrics["health/target_entropy_patch"]) == pytest.approx(np.mean(entropies), rel=1e-4)
+        firsts = len(set(goals.argmax(axis=-1))) / 10
+        assert float(metrics["health/prototypes_in_use_patch"]) == pytest.approx(firsts)
 
 
-def test_dropped_tokens_are_compared_at_their_places():
+@pytest.mark.parametrize("patch", ["sinkhorn", "memax"])
+def test_dropped_tokens_are_compared_at_their_places_and_not_balanced(patch):
     keep = np.stack(
         [[np.sort(np.random.default_rng(9 * b + v).choice(9, 5, False)) for v in range(2)] for b in range(BATCH)]
     )
-    method = given(method__corruption__kind="drop")
-    check(method, cosines(), cosines(tokens=5, seed=1), centres(), {"keep": jnp.asarray(keep)}, keep=keep)
+    dropped = ~(keep[..., None] == np.arange(9)).any(axis=2)
+    views = {"keep": jnp.asarray(keep), "mask": expand(jnp.asarray(dropped).reshape(BATCH, 2, CELLS, CELLS), 4)}
+    method = given(method__corruption__kind="drop", method__collapse__patch=patch)
+    check(method, cosines(), cosines(tokens=5, seed=1), centres(), views, keep=keep)
 
 
 def test_positionwise_sinkhorn_balances_each_position():

@@ -176,6 +176,12 @@ def test_health_by_hand():
     assert float(found["target_entropy"]) == pytest.approx(np.mean(each) / np.log(4), abs=1e-6)
     assert float(found["mean_target_entropy"]) == pytest.approx(mean / np.log(4), abs=1e-6)
     assert float(found["prototypes_in_use"]) == pytest.approx(0.5)
+    # Of the third and the fourth row alone: 1 is first for both.
+    some = health(targets, jnp.asarray([False, False, True, True, False]))
+    assert float(some["target_entropy"]) == pytest.approx((each[2] + each[3]) / 2 / np.log(4), abs=1e-6)
+    mean = reference.entropy(np.array([0.1, 0.9]))
+    assert float(some["mean_target_entropy"]) == pytest.approx(mean / np.log(4), abs=1e-6)
+    assert float(some["prototypes_in_use"]) == pytest.approx(1 / 2)
     # Two rows can choose two prototypes at most.
     assert float(health(jnp.eye(6)[:2])["prototypes_in_use"]) == 1.0
 

@@ -3,9 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from gssl_jax.errors import UserError
 from gssl_jax.main import main
-from gssl_jax.runs import chain
+from gssl_jax.runs import chain, parts
 
 RECIPE = "configs/maskcluster_vit.py"
 
@@ -73,6 +75,10 @@ def write_images(folder, count, side=40):
         ([f"--config={RECIPE}:tiny", "--config.evals.linear.l2_grid=()"], ["evals.linear.l2_grid", "at least one"]),
         ([f"--config={RECIPE}:tiny", "--config.evals.lowshot.shots=(0,)"], ["evals.lowshot.shots", "at least 1"]),
         ([f"--config={RECIPE}:tiny", "--config.evals.knn.feature=tokens"], ["tokens", "last4_cls"]),
+        (
+            [f"--config={RECIPE}:photos_rgb", "--config.data.contrast_normalise=True"],
+            ["data.contrast_normalise", "data.channels=3", "--config.data.contrast_normalise=False"],
+        ),
         ([f"--config={RECIPE}:tiny", "--config.evals.which=techer"], ["techer", "did you mean 'teacher'"]),
         ([f"--config={RECIPE}:tiny", "--config.evals.linear.feature=faet"], ["faet", "did you mean 'feat'"]),
         ([f"--config={RECIPE}:tiny", "--config.method.projector.norm=bath"], ["bath", "did you mean 'batch'"]),
@@ -87,6 +93,17 @@ def write_images(folder, count, side=40):
 def test_a_wrong_word_or_number_is_refused_in_one_line(refused, flags, words):
     message = refused(*flags)
     assert all(word in message for word in words), message
+
+
+def test_a_linear_classifier_that_would_not_fit_the_device(refused, monkeypatch):
+    """3,800 images of 19 classes need six arrays of 4 bytes a logit, 1.65 MiB."""
+    monkeypatch.setattr(parts, "memory_bytes", lambda mesh: 2**20)
+    message = refused(f"--config={RECIPE}:photos", "--config.optim.batch_size=16")
+    assert "3800 images and 19 classes" in message and "--config.evals.linear.train_images=1839" in message
+    images = type("Images", (list,), {"classes": range(19)})(range(3800))
+    parts.check_linear_memory(images, ConfigDict({"train_images": 1839}), 2**20)
+    with pytest.raises(UserError):
+        parts.check_linear_memory(images, ConfigDict({"train_images": 2400}), 2**20)
 
 
 def test_a_folder_that_is_missing_or_empty(refused, tmp_path):
