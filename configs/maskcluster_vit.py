@@ -202,7 +202,7 @@ def small(c):
     c.method.prototypes.update(dict(cls=64, patch=128))
     c.method.sinkhorn.eps = 0.03
     c.method.memax.weight = 5.0  # at 1 the class targets thin out to a handful of prototypes, see docs/results
-    c.method.momentum.start = 0.95
+    c.method.momentum.start = 0.97  # below, centring and ME-MAX thin out, see docs/results
     c.method.temperature.teacher_warmup = 0.0
     c.method.temperature.teacher_end = 0.085  # centring thins out at .07, see docs/results
     c.optim.unit = "step"
@@ -246,14 +246,14 @@ def photos(c, channels=1):
     c.method.projector.hidden = 256
     c.method.prototypes.update(dict(cls=256, patch=128))
     c.method.loss["cls"] = 3.0
-    c.method.momentum.update(dict(start=0.9, end=0.99))
-    c.optim.duration = 540.0
+    c.method.momentum.end = 0.99
+    c.optim.duration = 540.0 if grey else 680.0
     c.optim.batch_size = 32
     c.optim.learning_rate = 0.016
     c.optim.warmup = 20.0
     c.evals.knn.feature = c.evals.linear.feature = "last4_cls"  # [DINO, iBOT: linear for small ViTs]
     c.evals.knn.whiten = 0.05
-    c.evals.linear.update(dict(l2_grid=(3e-4, 1e-3, 1e-2, 1e-1), max_iterations=1000))  # weaker ones hardly converge
+    c.evals.linear.update(dict(l2_grid=(1e-3, 1e-2, 1e-1), max_iterations=1000))  # weaker ones hardly converge
 
 
 def tiny(c):
