@@ -253,7 +253,8 @@ def photos(c, channels=1):
     c.optim.warmup = 20.0
     c.evals.knn.feature = c.evals.linear.feature = "last4_cls"  # [DINO, iBOT: linear for small ViTs]
     c.evals.knn.whiten = 0.05
-    c.evals.linear.update(dict(l2_grid=(1e-3, 1e-2, 1e-1), max_iterations=1000))  # weaker ones hardly converge
+    # Weaker ones fit the light of the left side; validation patches, of the same side, cannot tell. See docs/results.
+    c.evals.linear.update(dict(l2_grid=(3e-3, 3e-2, 3e-1), max_iterations=1000))
 
 
 def tiny(c):
