@@ -201,7 +201,7 @@ def small(c):
     c.method.projector.update(dict(layers=2, hidden=512, output=128, shared=False, norm="batch"))
     c.method.prototypes.update(dict(cls=64, patch=128))
     c.method.sinkhorn.eps = 0.03
-    c.method.memax.weight = 5.0  # at 1 the class targets thin out to a handful of prototypes, see docs/results
+    c.method.memax.weight = 5.0  # at 1 the class targets thin out to a handful of prototypes
     c.method.momentum.start = 0.97  # below, centring and ME-MAX thin out, see docs/results
     c.method.temperature.teacher_warmup = 0.0
     c.method.temperature.teacher_end = 0.085  # centring thins out at .07, see docs/results
