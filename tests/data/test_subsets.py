@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from gssl_jax.data import subsets
+from gssl_jax.data.subsets import long_tail, split
 from gssl_jax.errors import UserError
 
 LABELS = np.array([2, 0, 1, -1, 0, 0, 2, 1, -1, 0, 2, 1, 2])
@@ -82,3 +84,180 @@ def test_a_subset_is_a_source():
     assert subset.label(2) == 1 and subset.describe(0) == "number 3"
     other = subsets.Subset(Numbers(), np.array([3, 8, 7]))
     assert len({subset.fingerprint(), other.fingerprint(), Numbers().fingerprint()}) == 3
+
+
+CIFAR_10, CIFAR_100 = (5000, 10), (500, 100)
+
+
+def test_golden_counts_of_an_exponential_tail():
+    assert subsets.long_tail_counts(5000, 10, 0.01).tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    tenth = [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500]
+    assert subsets.long_tail_counts(5000, 10, 0.1).tolist() == tenth
+
+
+@pytest.mark.parametrize(
+    ("images", "factor", "total"),
+    [
+        (CIFAR_10, 0.01, 12406),
+        (CIFAR_10, 0.02, 13996),
+        (CIFAR_10, 0.05, 17023),
+        (CIFAR_10, 0.1, 20431),
+        (CIFAR_10, 1.0, 50000),
+        (CIFAR_100, 0.01, 10847),
+        (CIFAR_100, 0.02, 12608),
+        (CIFAR_100, 0.05, 15907),
+        (CIFAR_100, 0.1, 19573),
+    ],
+)
+def test_golden_totals_of_an_exponential_tail(images, factor, total):
+    each, classes = images
+    assert subsets.long_tail_counts(each, classes, factor).sum() == total
+    assert subsets.long_tail_counts([each] * classes, classes, factor, "exponential").sum() == total
+
+
+def test_a_step_keeps_half_of_the_classes_whole():
+    assert subsets.long_tail_counts(5000, 10, 0.01, "step").tolist() == [5000] * 5 + [50] * 5
+    assert subsets.long_tail_counts(39, 5, 0.1, "step").tolist() == [39] * 2 + [3] * 3
+    assert subsets.long_tail_counts(7, 1, 0.1, "step").tolist() == [7]
+
+
+def test_unequal_classes_get_the_longest_tail_they_can_fill():
+    """Shares 1, 1/10, 1/100: class 1 with 30 images allows 300 in the first class, the others allow more."""
+    assert subsets.long_tail_counts([500, 30, 90], 3, 0.01).tolist() == [300, 30, 3]
+    assert subsets.long_tail_counts([200, 30, 90], 3, 0.01).tolist() == [200, 20, 2]
+
+
+def test_a_long_tail_needs_an_image_for_every_class():
+    with pytest.raises(UserError, match="leaves class '2' with 0 images.* at least 0.020409 or") as told:
+        subsets.long_tail_counts(49, 3, 0.01)  # int(.49) = 0
+    least = float(str(told.value).split("at least ")[1].split()[0])
+    assert subsets.long_tail_counts(49, 3, least).tolist()[-1] == 1
+    with pytest.raises(UserError, match="leaves class 'rat' with 0 images.* at least 0.125 or") as told:
+        subsets.long_tail_counts([50, 3, 100], 3, 0.01, names=("cat", "dog", "rat"))
+    least = float(str(told.value).split("at least ")[1].split()[0])
+    assert subsets.long_tail_counts([50, 3, 100], 3, least).tolist() == [8, 2, 1]
+    with pytest.raises(UserError, match="class '1' has no image"):
+        subsets.long_tail_counts([5, 0, 5], 3, 0.5)
+
+
+def test_a_long_tail_refuses_what_makes_no_sense():
+    for factor in (0.0, -0.1, 100.0, float("nan")):
+        with pytest.raises(UserError, match=r"\(0, 1\], not .* 0.01"):
+            subsets.long_tail_counts(5000, 10, factor)
+    with pytest.raises(UserError, match="unknown .*'exp'; known: exponential, step"):
+        subsets.long_tail_counts(5000, 10, 0.1, "exp")
+    for available, classes in (([5, 5], 3), (5, 0), ([5], 3), ([[5, 5]], 2)):
+        with pytest.raises(UserError, match=f"over {classes} classes needs"):
+            subsets.long_tail_counts(available, classes, 0.5)
+
+
+def test_a_long_tail_is_drawn_by_its_seed():
+    labels = np.random.default_rng(0).permutation(np.append(np.repeat(np.arange(10), 500), [-1] * 50))
+    chosen = subsets.long_tail(labels, 0.01, "exponential", seed=0)
+    np.testing.assert_array_equal(np.bincount(labels[chosen]), subsets.long_tail_counts(500, 10, 0.01))
+    assert (np.diff(chosen) > 0).all() and chosen.dtype == np.int64
+    np.testing.assert_array_equal(chosen, subsets.long_tail(labels, 0.01, "exponential", seed=0))
+    assert not np.array_equal(chosen, subsets.long_tail(labels, 0.01, "exponential", seed=1))
+    wider = subsets.long_tail(labels, 0.1, "exponential", seed=0)
+    assert set(chosen.tolist()) < set(wider.tolist())
+    step = subsets.long_tail(labels, 0.1, "step", seed=0)
+    assert np.bincount(labels[step]).tolist() == [500] * 5 + [50] * 5
+
+
+def test_labels_out_of_range_are_refused_by_name():
+    for labels, wrong in (([0, 1, 2, 3], "image 3 has the label 3; expected 0 to 2"), ([0, -2], "the label -2")):
+        with pytest.raises(UserError, match=wrong):
+            subsets.long_tail(np.array(labels), 0.5, "step", 0, classes=("cat", "dog", "cow"))
+    with pytest.raises(UserError, match="class 'cow' has no image"):
+        subsets.long_tail(np.array([0, 1]), 0.5, "step", 0, classes=("cat", "dog", "cow"))
+    with pytest.raises(UserError, match=r"one class per image, not labels of the form \(2, 3\) float"):
+        subsets.holdout(np.zeros((2, 3)), 0.1, 0)
+    for unlabelled in (np.zeros(0, int), np.full(3, -1)):
+        with pytest.raises(UserError, match="at least one class"):
+            subsets.long_tail(unlabelled, 0.5, "step", 0)
+
+
+def test_validation_images_come_from_what_a_long_tail_leaves_out():
+    labels = np.random.default_rng(0).permutation(np.append(np.repeat(np.arange(10), 500), [-1] * 50))
+    kept = subsets.long_tail(labels, 0.1, "exponential", seed=0)
+    held = subsets.holdout_from_rest(labels, kept, 25, seed=0)
+    assert np.bincount(labels[held], minlength=10).tolist() == [0] + [25] * 9  # the head leaves nothing out
+    assert not set(held.tolist()) & set(kept.tolist()) and (np.diff(held) > 0).all()
+    np.testing.assert_array_equal(held, subsets.holdout_from_rest(labels, kept, 25, seed=0))
+    assert not np.array_equal(held, subsets.holdout_from_rest(labels, kept, 25, seed=1))
+    few = subsets.holdout_from_rest(np.repeat([0, 1, 2], 6), np.arange(8), 5, seed=0)
+    assert few[:4].tolist() == [8, 9, 10, 11] and len(few) == 9  # 0, 4 and 5 of 6
+    with pytest.raises(UserError, match="the subset keeps all 18 labelled images"):
+        subsets.holdout_from_rest(np.repeat([0, 1, 2], 6), np.arange(18), 5, seed=0)
+    with pytest.raises(UserError, match="expected at least 1"):
+        subsets.holdout_from_rest(labels, kept, 0, seed=0)
+
+
+def test_a_share_of_every_class_is_held_out():
+    labels = np.random.default_rng(0).permutation(np.repeat([-1, 0, 1, 2, 4], [50, 200, 40, 3, 1]))
+    held = subsets.holdout(labels, 0.1, seed=0)
+    assert np.bincount(labels[held], minlength=5).tolist() == [20, 4, 1, 0, 0]  # the only image of 4 stays
+    np.testing.assert_array_equal(held, subsets.holdout(labels, 0.1, seed=0))
+    assert not np.array_equal(held, subsets.holdout(labels, 0.1, seed=1))
+    assert not np.array_equal(held, subsets.fraction(labels[labels < 4], 0.1, seed=0))
+    most = subsets.holdout(labels, 0.99, seed=0)
+    assert np.bincount(labels[most], minlength=5).tolist() == [198, 39, 2, 0, 0]
+    for share in (0.0, 1.0):
+        with pytest.raises(UserError, match=r"\(0, 1\)"):
+            subsets.holdout(labels, share, 0)
+    with pytest.raises(UserError, match="no class of the 3 training images has two"):
+        subsets.holdout(np.array([-1, 0, 1]), 0.1, 0)
+
+
+def test_a_number_of_labels_is_spread_evenly():
+    labels = np.random.default_rng(0).permutation(np.append(np.repeat(np.arange(10), 500), [-1] * 50))
+    for n in (4000, 1000, 40, 10):
+        chosen = subsets.labelled_count(labels, n, seed=0)
+        assert np.bincount(labels[chosen]).tolist() == [n // 10] * 10 and (np.diff(chosen) > 0).all()
+    assert not np.array_equal(chosen, subsets.labelled_count(labels, 10, seed=1))
+    for n, near in ((4005, "4000 or 4010"), (7, "10$"), (0, "10$")):
+        with pytest.raises(UserError, match=f"^{n} labels .* 10 classes.*: {near}"):
+            subsets.labelled_count(labels, n, seed=0)
+    with pytest.raises(UserError, match="class '0' has 500 training images but 501"):
+        subsets.labelled_count(labels, 5010, seed=0)
+    with pytest.raises(UserError, match="do not divide among 3 classes"):
+        subsets.labelled_count(labels, 10, seed=0, classes=("cat", "dog", "cow"))
+    with pytest.raises(UserError, match="no image has one"):
+        subsets.labelled_count(np.full(5, -1), 10, seed=0)
+
+
+# -- what to train on and what to choose by ----------------------------------------------------------------------------
+
+
+def chosen(kind, **changes):
+    values = dict(kind=kind, profile="exponential", factor=0.1, count=6, share=0.25, seed=0)
+    return ConfigDict(values | changes), ConfigDict(dict(per_class=5, share=0.2, seed=0))
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("all", 24), ("labels", 2), ("share", 6), ("shots", 6)])
+def test_validation_comes_first_and_the_subset_from_the_rest(kind, kept):
+    """Three classes of 30: six of each are held out, and of the 24 left the subset takes its part."""
+    labels = np.arange(90) % 3
+    train, validation = split(labels, *chosen(kind), ("a", "b", "c"))
+    assert np.bincount(labels[validation]).tolist() == [6, 6, 6]
+    assert np.bincount(labels[train]).tolist() == [kept] * 3
+    assert not set(train) & set(validation) and (np.diff(train) > 0).all()
+
+
+def test_a_long_tail_is_validated_by_what_it_leaves_out():
+    """30 of the first class, 9 and 3 of the others: nothing of the first is left."""
+    labels = np.arange(90) % 3
+    train, validation = split(labels, *chosen("long_tail"), ("a", "b", "c"))
+    assert np.bincount(labels[train]).tolist() == [30, 9, 3]
+    np.testing.assert_array_equal(train, long_tail(labels, 0.1, "exponential", 0, ("a", "b", "c")))
+    assert np.bincount(labels[validation], minlength=3).tolist() == [0, 5, 5] and not set(train) & set(validation)
+
+
+def test_no_validation_and_an_unknown_kind():
+    labels = np.arange(90) % 3
+    subset, validation = chosen("all")
+    validation.update(dict(share=0.0, per_class=0))
+    assert [len(part) for part in split(labels, subset, validation, ())] == [90, 0]
+    assert [len(part) for part in split(labels, chosen("long_tail")[0], validation, ())] == [42, 0]
+    with pytest.raises(UserError, match="subset.kind.*'sharp'.*did you mean 'share'"):
+        split(labels, chosen("sharp")[0], validation, ())
