@@ -31,6 +31,7 @@ def augment(size, scale, *, blur, solarise, ratio=(3 / 4, 4 / 3), flip=0.5, jitt
     return ConfigDict(
         dict(
             size=size,
+            pad=0,  # pixels of black around the image in which a window of its size moves
             scale=scale,
             ratio=ratio,
             interpolation="bicubic",
@@ -51,7 +52,8 @@ def base():
     c.seed = 0
 
     c.data = ConfigDict()
-    c.data.streams = ConfigDict({"train": dict(source="tfds", path="imagenet2012", split="pretrain", size=0)})
+    c.data.streams = ConfigDict({"train": dict(source="tfds", path="imagenet2012", split="pretrain", size=0, ratio=1)})
+    # ratio: images of this stream for each one of optim.batch_size
     c.data.image_size = 224
     c.data.channels = 3
     c.data.crop = "host"  # device: all crops from one resident square canvas; host: from the original; auto: by size
@@ -67,7 +69,7 @@ def base():
     c.data.prefetch = 64  # decoded samples waiting
     c.data.holdout = 0.2  # class folders without a test folder: share held out
 
-    c.backbone = ConfigDict(BACKBONES["vit_s16"])
+    c.backbone = ConfigDict(dict(kind="vit", **BACKBONES["vit_s16"]))
     c.backbone.mlp_ratio = 4.0
     c.backbone.registers = 0
     c.backbone.positions = "learned"
@@ -116,14 +118,22 @@ def base():
     o.unit = "epoch"  # every duration below, and method.temperature.teacher_warmup, counts these: epoch | step
     o.duration = 800.0
     o.batch_size = 1024
-    o.learning_rate = 5e-4  # for a batch of 256, scaled linearly [MC-SSL]
+    o.name = "adamw"  # adamw | sgd
+    o.schedule = "cosine"  # cosine | cosine_by_unit | steps | fixmatch
+    o.learning_rate = 5e-4  # for a batch of reference_batch, scaled linearly [MC-SSL]
+    o.reference_batch = 256  # 0 = the learning rate as it is
+    o.milestones = ()  # schedule = steps: units from which on the peak is multiplied by factors
+    o.factors = ()
     o.final_learning_rate = 1e-6
     o.warmup = 10.0
     o.weight_decay = 0.04
     o.final_weight_decay = 0.4  # cosine [MC-SSL]
     o.decay_positions = True  # class token and positions decay too [MC-SSL excludes only vectors]
+    o.decay_vectors = False  # biases and the scales of norms
     o.beta1 = 0.9
     o.beta2 = 0.999
+    o.momentum = 0.9  # sgd only
+    o.nesterov = False
     o.clip_norm = 3.0  # global norm [MSN]; 0 = off
     o.freeze_prototypes = 1.0  # both cluster layers [DINO]
 
@@ -224,7 +234,7 @@ def photos(c, channels=1):
     small(c)
     grey = channels == 1
     canvas = 64 if grey else 128
-    c.data.streams.train = ConfigDict(dict(source="photos", path="", split="pretrain", size=4096))
+    c.data.streams.train = ConfigDict(dict(source="photos", path="", split="pretrain", size=4096, ratio=1))
     c.evals.data = ConfigDict(dict(source="photos", path="", train="train", test="test", resize=32))
     c.data.channels = channels
     c.data.canvas = canvas
@@ -282,7 +292,7 @@ def tiny(c):
 
 def cifar10(c):
     """CIFAR-10 at 32 px, ViT-Ti/4, crops on the device."""
-    c.data.streams.train = ConfigDict(dict(source="tfds", path="cifar10", split="pretrain", size=0))
+    c.data.streams.train = ConfigDict(dict(source="tfds", path="cifar10", split="pretrain", size=0, ratio=1))
     c.evals.data = ConfigDict(dict(source="tfds", path="cifar10", train="train", test="test", resize=32))
     c.data.mean, c.data.std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
     c.data.crop = "auto"
@@ -310,7 +320,7 @@ def folder(c, path, size=64, backbone="vit_micro8"):
         raise ValueError("the folder preset needs a path: --config=configs/maskcluster_vit.py:folder,path=DIR")
     small(c)
     patch = BACKBONES[backbone]["patch"] if backbone in BACKBONES else 8
-    c.data.streams.train = ConfigDict(dict(source="folder", path=path, split="pretrain", size=0))
+    c.data.streams.train = ConfigDict(dict(source="folder", path=path, split="pretrain", size=0, ratio=1))
     c.evals.data = ConfigDict(dict(source="folder", path=path, train="train", test="test", resize=size * 8 // 7))
     c.data.canvas = size * 2
     use_backbone(c, backbone)

@@ -7,39 +7,92 @@ import pytest
 from gssl_jax.runs import parts as assembling
 from gssl_jax.runs import stage
 from gssl_jax.runs.parts import assemble, stage_config
+from gssl_jax.training.mesh import make_mesh
 from gssl_jax.training.state import create_state
 from gssl_jax.training.step import gather, transition
-from tests.runs.recipes import module, recipe
+from tests.runs.recipes import CONFIGS, module, recipe
 
-PRESETS = ["photos", "photos_rgb", "tiny", "cifar10", "imagenet", "imagenet,backbone=vit_b16", "folder,path=somewhere",
-           "folder,path=somewhere,size=224,backbone=vit_s16"]  # fmt: skip
+PRESETS = {
+    "maskcluster_vit": [
+        "photos",
+        "photos_rgb",
+        "tiny",
+        "cifar10",
+        "imagenet",
+        "imagenet,backbone=vit_b16",
+        "folder,path=somewhere",
+        "folder,path=somewhere,size=224,backbone=vit_s16",
+    ],
+    "gated_cifar_lt": ["cifar10", "cifar100", "photos", "tiny", "folder,path=somewhere,size=48"],
+    "gated_adversarial": ["cifar10", "cifar100", "photos", "tiny"],
+    "gated_tinyimagenet": [
+        "tinyimagenet,path=somewhere",
+        "tinyimagenet,tfds=somewhere",
+        "earlier,path=somewhere",
+        "photos",
+        "tiny",
+    ],
+    "gated_semi": [
+        "cifar10",
+        "cifar10,labels=40",
+        "fixmatch,labels=250",
+        "plain",
+        "photos",
+        "tiny",
+        "folder,path=somewhere,labels=50,size=48",
+        "folder,path=somewhere",
+    ],
+}
+"""Recipe -> its presets."""
 
 
 class Stand:
     """In the place of a source whose files are not here."""
 
-    name, classes, normalised = "stand-in", ("a", "b"), False
+    name, normalised = "stand-in", False
+
+    def __init__(self, settings):
+        self.classes = tuple(f"class {i}" for i in range(19 if settings.source == "photos" else 10))
 
     def __len__(self):
         return 100_000
 
     def label(self, index):
-        return index % 2
+        return index % len(self.classes)
 
     def fingerprint(self):
         return "0"
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_step_of_every_preset_has_its_shapes(preset, monkeypatch):
-    monkeypatch.setattr(assembling, "open_source", lambda *_: Stand())
-    config = recipe(preset)
-    parts = assemble(stage_config(config, "target"))
-    data, views = parts.config.data, parts.config.method.views
-    side = data.canvas if parts.crop == "device" else data.image_size
-    resident = {"train": jax.ShapeDtypeStruct((16, side, side, data.channels), jnp.uint8)}
-    images = stage.Images({}, None, "0", None)
-    batch = stage.shape_batch(parts, images)
+@pytest.fixture
+def assembled(monkeypatch):
+    """(recipe, preset) -> the parts of its stage on one device, without any file."""
+    one = make_mesh(1)  # a batch of 100, as Tiny-ImageNet has it, does not divide among eight
+    monkeypatch.setattr(assembling, "open_source", lambda settings, *_: Stand(settings))
+    monkeypatch.setattr(assembling, "make_mesh", lambda: one)
+    return lambda name, preset: assemble(stage_config(recipe(preset, name), "target"))
+
+
+def inputs(parts):
+    """(resident images by stream, one batch by stream), as shapes."""
+    data = parts.config.data
+    side, resident = data.canvas if parts.crop == "device" else data.image_size, {}
+    for name in parts.streams:
+        resident[name] = {"image": jax.ShapeDtypeStruct((16, side, side, data.channels), jnp.uint8)}
+        if parts.labelled(name):
+            resident[name]["label"] = jax.ShapeDtypeStruct((16,), jnp.int32)
+    return resident, stage.shape_batch(parts, stage.Images({}, None, "0", None))
+
+
+def views_of(parts, resident, batch):
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda r, b, k: parts.method.views(gather(r, b), k, jnp.int32(0)), resident, batch, key)
+
+
+@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name, found in PRESETS.items() for preset in found])
+def test_a_step_of_every_preset_has_its_shapes(name, preset, assembled):
+    parts = assembled(name, preset)
+    resident, batch = inputs(parts)
 
     def whole(resident, batch, key):
         batches = gather(resident, batch)
@@ -49,22 +102,78 @@ def test_a_step_of_every_preset_has_its_shapes(preset, monkeypatch):
 
     state, metrics, finite = jax.eval_shape(whole, resident, batch, jax.random.key(0))
     assert metrics["train/loss"].shape == () and finite.dtype == bool
-    assert state.params["prototypes"]["cls"]["directions"].shape[1] == config.method.prototypes.cls
-    shown = jax.eval_shape(
-        lambda r, b, k: parts.method.views(gather(r, b), k, jnp.int32(0)), resident, batch, jax.random.key(0)
+    config, data = parts.config, parts.config.data
+    shown, square = views_of(parts, resident, batch), (data.image_size, data.image_size, data.channels)
+    if name == "maskcluster_vit":
+        views = config.method.views
+        assert state.params["prototypes"]["cls"]["directions"].shape[1] == config.method.prototypes.cls
+        assert shown["clean"].shape == (config.optim.batch_size, views["globals"], *square)
+        assert ("local" in shown) == (views["locals"] > 0)
+        return
+    assert set(state.params["heads"]) == {"classifier", *config.method.pretexts.names}
+    if name == "gated_semi":
+        assert shown["labelled"].shape == (config.optim.batch_size, *square)
+        assert shown["weak"].shape == (config.optim.batch_size * data.streams.unlabelled.ratio, *square)
+        assert ("strong" in shown) == (config.method.semi.consistency > 0)
+        assert set(batch["unlabelled"]) <= {"index", "draw", "image"}  # and no label
+    else:
+        assert shown["image"].shape == (config.optim.batch_size, *square)
+    logits = jax.eval_shape(
+        parts.method.predict, state.params, state.method_state, jax.ShapeDtypeStruct((2, *square), jnp.float32)
     )
-    assert shown["clean"].shape == (
-        config.optim.batch_size,
-        views["globals"],
-        data.image_size,
-        data.image_size,
-        data.channels,
-    )
-    assert ("local" in shown) == (views["locals"] > 0)
+    assert logits.shape == (2, len(parts.train.classes))
 
 
 def test_the_presets_tested_here_are_all_there_are():
-    assert {preset.partition(",")[0] for preset in PRESETS} == set(module().PRESETS)
+    assert sorted(PRESETS) == sorted(path.stem for path in CONFIGS.glob("*.py"))
+    for name, found in PRESETS.items():
+        assert {preset.partition(",")[0] for preset in found} == set(module(name).PRESETS), name
+
+
+def test_the_gated_recipes_are_those_of_the_authors():
+    """Specification 1.5 b to d."""
+    c = recipe("cifar10", "gated_adversarial")
+    assert (c.backbone.name, c.backbone.dropout, c.data.mean, c.data.std) == ("wrn_40_2", 0.0, (0.5,), (0.5,))
+    assert (c.optim.duration, c.optim.batch_size, c.optim.learning_rate) == (200, 128, 0.1)
+    assert (c.optim.schedule, c.optim.final_learning_rate, c.optim.nesterov) == ("cosine", 1e-6, True)
+    assert (c.optim.weight_decay, c.method.loss.kind, c.method.heads.normed) == (5e-4, "ce", False)
+    attack = {**c.method.attack}
+    assert (attack["steps"], attack["epsilon"], attack["step_size"]) == (10, 8 / 255, 2 / 255)
+    assert c.evals.attacks.to_dict() == {
+        "pgd20": dict(epsilon=8 / 255, step_size=2 / 255, steps=20),
+        "pgd100": dict(epsilon=8 / 255, step_size=0.3 / 255, steps=100),
+    }
+    c = recipe("tinyimagenet,path=x", "gated_tinyimagenet")
+    assert (c.backbone.name, c.backbone.stem, c.data.image_size) == ("resnet18", "cifar", 64)
+    optim = (c.optim.duration, c.optim.batch_size, c.optim.learning_rate, c.optim.weight_decay)
+    assert optim == (400, 100, 0.2, 1e-4) and c.optim.schedule == "cosine_by_unit" and not c.optim.nesterov
+    c = recipe("earlier,path=x", "gated_tinyimagenet")
+    optim = (c.optim.duration, c.optim.batch_size, c.optim.learning_rate, c.optim.weight_decay)
+    assert optim == (300, 256, 0.1, 2e-4)
+    c = recipe("cifar10", "gated_semi")
+    streams = c.data.streams
+    assert (c.optim.batch_size, streams.unlabelled.ratio, streams.labelled.subset.count) == (64, 7, 4000)
+    assert (c.optim.duration, c.optim.learning_rate, c.optim.schedule) == (2**20, 0.03, "fixmatch")
+    assert (c.method.semi.threshold, c.method.semi.temperature, c.method.ema.momentum) == (0.95, 0.5, 0.999)
+    assert not c.optim.decay_vectors and c.backbone.batch_norm_momentum == 0.999
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "words"),
+    [
+        ("gated_tinyimagenet", "", "needs a place.*path=DIR"),
+        ("gated_tinyimagenet", "tinyimagenet,path=x,tfds=y", "needs a place"),
+        ("gated_tinyimagenet", "photos,path=x", "no option 'path'"),
+        ("gated_adversarial", "cifar", "unknown preset 'cifar'.*cifar100"),
+        ("gated_adversarial", "tiny,labels=3", "no option 'labels=3'"),
+        ("gated_semi", "cifar10,labels=few", "labels=few.*whole number"),
+        ("gated_semi", "photos,labels=4", "no option 'labels'"),
+        ("gated_semi", "folder", "needs a path"),
+    ],
+)
+def test_a_preset_that_does_not_exist_is_refused(name, preset, words):
+    with pytest.raises(ValueError, match=words):
+        recipe(preset, name)
 
 
 def test_the_imagenet_preset_is_the_recipe_of_the_specification():

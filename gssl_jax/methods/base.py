@@ -35,6 +35,35 @@ class Clock(NamedTuple):
         return round(duration * self.unit)
 
 
+class Kind(NamedTuple):
+    """A method before it is built: what a run has to know to open its data and to check its configuration.
+
+    build(config, backbone, clock, counts) -> Method; `counts` int [classes] are the labelled training images of each
+      class, None for a method that learns without labels.
+    labelled: whether it learns from labels, and is judged by its own predictions too.
+    positive: configuration keys that have to be at least 1.
+    host_views(config) -> {"global": [...], "local": [...]}: what the host cuts where `data.crop` is `host`, for each
+      view `size`, `scale`, `ratio` and `interpolation`.
+    warnings(config, backbone) -> lines for what is allowed but unlikely to be meant.
+    """
+
+    build: Callable[..., Method]
+    labelled: bool
+    positive: tuple[str, ...]
+    host_views: Callable[[Any], dict[str, list[dict[str, Any]]]]
+    warnings: Callable[[Any, Any], tuple[str, ...]]
+
+
+def host_crop(preset: Any) -> dict[str, Any]:
+    """What the host has to know of a view's augmentation preset to cut it."""
+    return {
+        "size": preset.size,
+        "scale": tuple(preset.scale),
+        "ratio": tuple(preset.ratio),
+        "interpolation": preset.interpolation,
+    }
+
+
 class Method(NamedTuple):
     """Pure functions that are a pretraining method.
 
@@ -47,6 +76,7 @@ class Method(NamedTuple):
     backbone(params, method_state, which) -> variables of the backbone, `which` in `teacher`, `student`.
     reconstruct(params, views) -> pixels [B, V, S, S, C] in [0, 1] for the report, or None where nothing is rebuilt.
     predict(params, method_state, images) -> logits, or None for a label-free method.
+    classify(params, method_state, features) -> logits of the backbone's `feat` [B, D], for Grad-CAM; None as `predict`.
     """
 
     streams: tuple[str, ...]
@@ -57,3 +87,4 @@ class Method(NamedTuple):
     backbone: Callable[..., Mapping[str, Any]]
     reconstruct: Callable[..., Array] | None
     predict: Callable[..., Array] | None
+    classify: Callable[..., Array] | None = None

@@ -8,8 +8,9 @@ chosen separately for class tokens and for patch tokens. MaskCluster compares ce
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,3 +97,18 @@ def control(name: str, settings: ConfigDict, clock: Clock) -> Control:
     if name not in CONTROLS:
         raise unknown("collapse control", name, CONTROLS)
     return CONTROLS[name](settings, clock)
+
+
+def starved(config: ConfigDict, backbone: Any) -> tuple[str, ...]:
+    """A warning for each level that has more prototypes than the rows of a batch can fill."""
+    views = config.optim.batch_size * config.method.views.globals
+    rows = {"cls": views, "patch": views * (config.data.image_size // backbone.patch) ** 2}
+    found = []
+    for level, available in rows.items():
+        count = config.method.prototypes[level]
+        if count > 16 * available:
+            found.append(
+                f"method.prototypes.{level}={count} is more than 16 times the {available} rows of a batch: most stay "
+                f"unused; try --config.method.prototypes.{level}={2 ** int(math.log2(available))} or a larger batch"
+            )
+    return tuple(found)

@@ -22,9 +22,9 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.methods.base import Clock, Method, MethodState, Params
-from gssl_jax.methods.collapse import Control, control
-from gssl_jax.methods.masked_views import MaskedViews
+from gssl_jax.methods.base import Clock, Kind, Method, MethodState, Params
+from gssl_jax.methods.collapse import Control, control, starved
+from gssl_jax.methods.masked_views import MaskedViews, host_views
 from gssl_jax.models.heads import NORMS, Projector, Prototypes, ReconstructionHead
 from gssl_jax.models.vit import ViT
 from gssl_jax.ops import assignment, losses, schedules
@@ -57,6 +57,13 @@ def build(config: ConfigDict, backbone: ViT, clock: Clock) -> Method:
         own.reconstruct if settings.loss.reconstruction else None,
         None,
     )
+
+
+POSITIVE = ("method.views.globals", "method.prototypes.cls", "method.prototypes.patch")
+
+KIND = Kind(
+    lambda config, backbone, clock, counts: build(config, backbone, clock), False, POSITIVE, host_views, starved
+)
 
 
 def _check(settings: ConfigDict, backbone: ViT) -> None:

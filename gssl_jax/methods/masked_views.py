@@ -6,6 +6,7 @@ Letters: B images, V global views, L local views, S side of a global view, s of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.methods.base import Batches
+from gssl_jax.methods.base import Batches, host_crop
 from gssl_jax.ops import masking
 from gssl_jax.ops.augment import augment_batch
 from gssl_jax.ops.keys import named, per_sample
@@ -21,6 +22,15 @@ from gssl_jax.ops.keys import named, per_sample
 KINDS = ("noise", "zeros", "foreign", "token", "drop")
 """How the student's view is spoilt: pixels replaced (noise, zeros, foreign content), or patches replaced by a learned
 token, or patches left out."""
+
+
+def host_views(config: ConfigDict) -> dict[str, list[dict[str, Any]]]:
+    """The global and the local views, where the host cuts them."""
+    views, presets = config.method.views, config.method.augment
+    return {
+        "global": [host_crop(presets[f"global_{min(v, 1) + 1}"]) for v in range(views["globals"])],
+        "local": [host_crop(presets["local"])] * views["locals"],
+    }
 
 
 def _check_shares(corruption: ConfigDict) -> None:

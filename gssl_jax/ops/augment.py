@@ -188,7 +188,8 @@ def augment(key: Array, image: Array, preset: Mapping[str, Any]) -> Array:
         key: random key of the sample; each operation draws from `named(key, operation)`.
         image: float32 [H, W, C] in [0, 1].
         preset: all of `size`, `crop` (False: the image was cropped before, it is only resized if its size differs),
-            `scale`, `ratio`, `interpolation`, `flip` (probability), `contrast_normalise`, `jitter` {`probability`,
+            `pad` (pixels of black that a window of the image's own size moves in), `scale`, `ratio`, `interpolation`,
+            `flip` (probability), `contrast_normalise`, `jitter` {`probability`,
             `brightness`, `contrast`, `saturation`, `hue`}, `grey` (probability), `blur` {`probability`, `sigma` (low,
             high) in pixels}, `solarise` {`probability`, `threshold`}. What has probability 0 is not even traced.
 
@@ -228,9 +229,13 @@ def augment_batch(key: Array, index: Array, images: Array, preset: Mapping[str, 
 
 
 def _place(key: Array, image: Array, preset: Mapping[str, Any]) -> Array:
-    """Crop, resize and flip."""
+    """Shift, crop, resize and flip."""
     height, width, _ = image.shape
-    size = preset["size"]
+    size, pad = preset["size"], preset["pad"]
+    if pad:
+        offset = jax.random.randint(named(key, "pad"), (2,), 0, 2 * pad + 1)
+        wide = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+        image = jax.lax.dynamic_slice(wide, (offset[0], offset[1], 0), image.shape)
     if preset["crop"]:
         uniforms = jax.random.uniform(named(key, "crop"), (ATTEMPTS, 4))
         box = crop_box(uniforms, height, width, tuple(preset["scale"]), tuple(preset["ratio"]))

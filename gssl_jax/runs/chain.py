@@ -14,7 +14,7 @@ from gssl_jax.errors import UserError
 from gssl_jax.runs.console import report_unreadable
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder, write_atomically
-from gssl_jax.runs.parts import Parts, assemble, stage_config
+from gssl_jax.runs.parts import Parts, assemble, fingerprint, stage_config
 from gssl_jax.runs.pictures import draw_pictures
 from gssl_jax.runs.results import build_results, versions
 from gssl_jax.runs.stage import Outcome, run_stage
@@ -62,26 +62,31 @@ def conclude(
 ) -> Finished:
     """Evaluation of the trained backbone and of the controls, results.json, and the pictures."""
     started = time.perf_counter()
-    variables = parts.method.backbone(outcome.state.params, outcome.state.method_state, parts.config.evals.which)
+    chosen, last = outcome.selected, outcome.state
+    variables = parts.method.backbone(chosen.params, chosen.method_state, parts.config.evals.which)
     console.print(
         "evaluating the trained backbone, the untrained one and raw pixels ..."
         if judge.labelled
         else "no labels: health and report only",
         highlight=False,
     )
-    trained = judge.judge(variables)
+    trained = judge.classify(chosen.params, chosen.method_state) | judge.judge(variables)
+    if int(chosen.step) != int(last.step):
+        entries = judge.classify(last.params, last.method_state)
+        trained |= {f"last/{name}": entry for name, entry in entries.items()}
     steps = parts.clock.total
     measured = {
         "seed": config.seed,
         "steps": steps,
+        "selected_step": int(chosen.step),
         "seconds": outcome.seconds,
-        "images_per_second": steps * parts.config.optim.batch_size / max(outcome.seconds, 1e-9),
+        "images_per_second": steps * sum(parts.batch_sizes.values()) / max(outcome.seconds, 1e-9),
         "skipped_steps": int(outcome.state.skipped),
     }
 
     def write(controls: dict[str, Any]) -> dict[str, Any]:
         taken = {
-            "unreadable_images": {"train": len(outcome.images.source.broken), "eval": len(judge.broken)},
+            "unreadable_images": {"train": len(outcome.images.broken), "eval": len(judge.broken)},
             "evaluation_seconds": time.perf_counter() - started,
         }
         results = build_results(parts, config, trained, controls, measured | taken, variables)
@@ -90,7 +95,7 @@ def conclude(
 
     write({"untrained": {}, "pixels": {}})  # should a control fail, what the training was for is not lost
     results = write({"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()})
-    report_unreadable(outcome.images.source.broken, judge.broken, console)
+    report_unreadable(outcome.images.broken, judge.broken, console)
     replace_row(folder.metrics, stage, steps, log_row(trained))  # a run that stopped in here is judged again
     pictures = draw_pictures(parts, judge, outcome)
     return Finished(results, pictures, parts.train.classes)
@@ -101,8 +106,8 @@ def write_lineage(folder: RunFolder, chain: list[tuple[int, str, Parts]]) -> Non
     stages = [
         {
             "stage": name,
-            "data": parts.source.name,
-            "fingerprint": parts.source.fingerprint(),
+            "data": " and ".join(source.name for source in parts.streams.values()),
+            "fingerprint": fingerprint(parts.streams),
             "crop": parts.crop,
             "steps": parts.clock.total,
             "parent": chain[k - 1][1] if k else None,

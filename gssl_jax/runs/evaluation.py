@@ -13,8 +13,10 @@ from gssl_jax.data.arrays import evaluation_batches, evaluation_set
 from gssl_jax.data.sources import Source
 from gssl_jax.data.subsets import Subset
 from gssl_jax.data.substitution import Substituted, as_readable
-from gssl_jax.evals import suite
+from gssl_jax.evals import classification, suite
 from gssl_jax.evals.features import extract, pixels
+from gssl_jax.evals.per_class import balanced_accuracy, per_class_accuracy
+from gssl_jax.models.build import least_side
 from gssl_jax.runs.parts import Parts
 from gssl_jax.training.mesh import on_data, replicated
 
@@ -30,6 +32,8 @@ class Judge:
         self.labelled = bool(parts.train.classes)
         self._readable: list[Substituted] = []
         self.sets = {"train": self._held(parts.train), "test": self._held(parts.test)}
+        if parts.validation is not None:
+            self.sets["validation"] = self._held(parts.validation)
         if isinstance(self.sets["train"], dict):  # unreadable images may have left a class too small
             suite.check(self.sets["train"]["label"], self.settings, parts.train.classes)
         even = self.settings.batch_size % parts.mesh.size == 0
@@ -37,6 +41,8 @@ class Judge:
         self._apply = parts.backbone.apply
         self.encode = jax.jit(self._apply)
         """(variables, images float32 [B, S, S, C] in [0, 1]) -> features by name."""
+        predict = parts.method.predict
+        self._predict = None if predict is None else lambda held, images: predict(*held, images)
 
     def _held(self, source: Source) -> Any:
         """The set as arrays where it fits in memory, else the source itself, read again at every evaluation."""
@@ -44,7 +50,7 @@ class Judge:
         if not len(source):
             shape = (0, data.image_size, data.image_size, data.channels)
             return {"image": np.zeros(shape, np.uint8), "label": np.zeros(0, np.int32)}
-        readable = as_readable(source, data.max_broken, self._parts.config.backbone.patch)
+        readable = as_readable(source, data.max_broken, least_side(self._parts.backbone))
         self._readable.append(readable)
         if len(source) * data.image_size**2 * data.channels > data.resident_mib * 2**20:
             return readable
@@ -83,6 +89,31 @@ class Judge:
             return {}
         train, test = (self.features(variables, self.sets[split]) for split in ("train", "test"))
         return suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes)
+
+    def validate(self, params: Any, method_state: Any) -> float:
+        """Mean over classes of the accuracy on the validation images, by the method's own classifier."""
+        found, wanted = self._guesses("validation", params, method_state)
+        return balanced_accuracy(per_class_accuracy(found, wanted, len(self._parts.train.classes)))
+
+    def classify(self, params: Any, method_state: Any) -> Entries:
+        """The method's own classifier on the test images, clean and under every attack of `evals.attacks`; empty for
+        a method that has none."""
+        if self._predict is None:
+            return {}
+        options: dict[str, Any] = {"counts": self._parts.counts, "classes": self._parts.train.classes}
+        options |= {"seed": self._seed, "resamples": self.settings.bootstrap.resamples}
+        entries = classification.entries(*self._guesses("test", params, method_state), **options)
+        for name, attack in self.settings.attacks.items():
+            guesses = self._guesses("test", params, method_state, attack.to_dict() | {"seed": self._seed})
+            robust = classification.entries(*guesses, prefix=f"accuracy_{name}", **options)
+            top1 = robust[f"accuracy_{name}/top1"]
+            top1["protocol"] |= {"attack": "PGD, random start", **attack.to_dict()}
+            entries |= {f"accuracy_{name}/top1": top1}
+        return entries
+
+    def _guesses(self, split: str, params: Any, method_state: Any, attack: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        assert self._predict is not None
+        return classification.predictions(self._predict, (params, method_state), self.batches(self.sets[split]), attack)
 
     def judge_pixels(self) -> Entries:
         """The same evaluators on raw pixels, shrunk to at most `evals.pixel_side`."""

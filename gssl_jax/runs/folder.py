@@ -76,6 +76,10 @@ class RunFolder:
         """The checkpoint folder of the stage with this number in the chain."""
         return self.path / "stages" / f"{number}-{stage}" / "checkpoints"
 
+    def best(self, number: int, stage: str) -> Path:
+        """Where the state of the stage that validation images chose is kept."""
+        return self.path / "stages" / f"{number}-{stage}" / "best"
+
     def claim(self, config: ConfigDict) -> None:
         """Makes the folder this run's, or finds that it is already.
 

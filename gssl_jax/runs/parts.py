@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,21 +13,20 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from gssl_jax.data import pipeline
+from gssl_jax.data import pipeline, subsets
 from gssl_jax.data.sources import Source, open_source
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import suite
 from gssl_jax.evals.linear import solver_bytes
-from gssl_jax.methods import maskcluster
-from gssl_jax.methods.base import Clock, Method
-from gssl_jax.models.build import build_backbone
-from gssl_jax.models.vit import ViT
+from gssl_jax.methods import fixmatch, gated, maskcluster
+from gssl_jax.methods.base import Clock, Kind, Method
+from gssl_jax.models.build import Backbone, build_backbone
 from gssl_jax.runs.folder import flat as flattened
 from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser
 
-METHODS = {"maskcluster": maskcluster.build}
-"""Every value `config.method.name` may have, and what builds it from (config, backbone, clock)."""
+METHODS = {"maskcluster": maskcluster.KIND, "gated": gated.KIND, "fixmatch": fixmatch.KIND}
+"""Every value `config.method.name` may have."""
 
 UNITS = ("step", "epoch")
 WHICH = ("teacher", "student")
@@ -33,19 +34,33 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 class Parts(NamedTuple):
-    """What a stage is made of. `crop` is where views are cut, `device` or `host`; `warnings` are lines to show."""
+    """What a stage is made of.
+
+    `streams` are the training images by stream, the first of them gives the length of an epoch and, to a labelled
+    method, its labels; `batch_sizes` are the images of each stream in a step; `train` and `test` are the evaluation
+    sets, `validation` what a labelled method is chosen by (None = nothing to choose); `crop` is where views are cut,
+    `device` or `host`; `counts` int [classes] the labelled training images; `warnings` lines to show.
+    """
 
     config: ConfigDict
-    source: Source
+    kind: Kind
+    streams: dict[str, Source]
+    batch_sizes: dict[str, int]
+    validation: Source | None
     train: Source
     test: Source
+    counts: np.ndarray | None
     crop: str
     clock: Clock
-    backbone: ViT
+    backbone: Backbone
     method: Method
     optimiser: optax.GradientTransformation
     mesh: Mesh
     warnings: tuple[str, ...]
+
+    def labelled(self, stream: str) -> bool:
+        """Whether the batches of a stream carry labels."""
+        return self.kind.labelled and stream == next(iter(self.streams))
 
 
 def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
@@ -67,46 +82,137 @@ def assemble(config: ConfigDict) -> Parts:
     """
     if config.method.name not in METHODS:
         raise unknown("method.name", config.method.name, METHODS)
-    check_values(config)
+    kind = METHODS[config.method.name]
+    check_values(config, kind.positive)
     backbone = build_backbone(config)
     check_features(config, backbone)
     mesh = make_mesh()
     check_batch(config.optim.batch_size, mesh)
-    stream = config.data.streams.train
-    source = open_source(stream, stream.split, config.data)
-    if len(source) == 0:
-        raise UserError(f"{source.name} holds no images to train on: check data.streams.train.path")
-    if len(source) < config.optim.batch_size:
-        raise UserError(
-            f"{source.name} has {len(source)} images, fewer than optim.batch_size={config.optim.batch_size}: set "
-            f"--config.optim.batch_size={2 ** int(math.log2(len(source)))}"
-        )
-    train, test = (open_source(config.evals.data, config.evals.data[s], config.data) for s in ("train", "test"))
+    sizes = {name: config.optim.batch_size * stream.ratio for name, stream in config.data.streams.items()}
+    streams, validation, counts = open_streams(config, kind, sizes)
+    main = next(iter(streams.values()))
+    train, test = (evaluation_source(config, s, streams) for s in ("train", "test"))
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
     check_linear_memory(train, config.evals.linear, memory_bytes(mesh))
     config = config.copy_and_resolve_references()
-    config.data.crop = crop = pipeline.choose_crop(config.data, len(source))
-    clock = make_clock(config.optim, len(source))
-    method = METHODS[config.method.name](config, backbone, clock)
+    config.data.crop = crop = pipeline.choose_crop(config.data, sum(len(source) for source in streams.values()))
+    clock = make_clock(config.optim, len(main))
+    method = kind.build(config, backbone, clock, counts)
     optimiser = build_optimiser(config.optim, clock)
+    if set(method.streams) != set(streams):
+        raise UserError(f"data.streams has {', '.join(streams)} and {config.method.name} learns from {method.streams}")
+    lines = kind.warnings(config, backbone)
     return Parts(
-        config, source, train, test, crop, clock, backbone, method, optimiser, mesh, warnings(config, backbone)
+        config,
+        kind,
+        streams,
+        sizes,
+        validation,
+        train,
+        test,
+        counts,
+        crop,
+        clock,
+        backbone,
+        method,
+        optimiser,
+        mesh,
+        lines,
     )
 
 
+def open_streams(
+    config: ConfigDict, kind: Kind, sizes: Mapping[str, int]
+) -> tuple[dict[str, Source], Source | None, np.ndarray | None]:
+    """The training images of every stream, those for validation, and how many labelled ones each class has.
+
+    The first stream of a labelled method is the labelled one; the others lose their labels, and those of the same
+    source leave out the validation images. Raises UserError for a stream that is empty or cannot fill a batch, `sizes`
+    by stream (the few labelled images beside unlabelled ones may repeat in a batch), and for a labelled method without
+    labels.
+    """
+    streams: dict[str, Source] = {}
+    validation, counts, held_out = None, None, np.zeros(0, np.int64)
+    first = next(iter(config.data.streams))
+    for name, stream in config.data.streams.items():
+        source = open_source(stream, stream.split, config.data)
+        if len(source) == 0:
+            raise UserError(f"{source.name} holds no images to train on: check data.streams.{name}.path")
+        if kind.labelled and name == first:
+            labels = all_labels(source)
+            if not len(source.classes) or labels.max(initial=-1) < 0:
+                raise UserError(f"method.name={config.method.name} learns from labels and {source.name} has none")
+            kept, held_out = subsets.split(labels, stream.subset, config.data.validation, source.classes)
+            validation = subsets.Subset(source, held_out) if len(held_out) else None
+            counts = np.bincount(labels[kept][labels[kept] >= 0], minlength=len(source.classes))
+            source = subsets.Subset(source, kept)
+        elif kind.labelled:
+            own = held_out if same_images(config, first, name) else np.zeros(0, np.int64)
+            source = subsets.Unlabelled(source, np.setdiff1d(np.arange(len(source)), own))
+        if len(sizes) == 1 or not kind.labelled or name != first:
+            check_fills_batch(name, stream, source, sizes[name])
+        streams[name] = source
+    return streams, validation, counts
+
+
+def check_fills_batch(name: str, stream: ConfigDict, source: Source, size: int) -> None:
+    """Raises UserError where a stream has fewer images than a batch takes of it."""
+    if len(source) < size:
+        batch = "optim.batch_size" if stream.ratio == 1 else f"data.streams.{name}.ratio x optim.batch_size"
+        fitting = 2 ** int(math.log2(max(1, len(source) // stream.ratio)))
+        raise UserError(
+            f"{source.name} has {len(source)} images, fewer than {batch}={size}: set "
+            f"--config.optim.batch_size={fitting}"
+        )
+
+
+def same_images(config: ConfigDict, one: str, other: str) -> bool:
+    """Whether two streams are the same images under the same numbers. Raises UserError where they are different parts
+    of the same images: the images for validation could not be kept out of the other."""
+    settings = [config.data.streams[name].copy_and_resolve_references() for name in (one, other)]
+    sizes = [stream.size for stream in settings]
+    for stream in settings:
+        stream.size = 0
+    whole, again = (open_source(stream, stream.split, config.data).fingerprint() for stream in settings)
+    if whole == again and sizes[0] != sizes[1]:
+        raise UserError(
+            f"data.streams.{other}.size={sizes[1]} and data.streams.{one}.size={sizes[0]} are different parts of the "
+            f"same images, so that those for validation cannot be left out: set "
+            f"--config.data.streams.{other}.size={sizes[0]}"
+        )
+    return whole == again
+
+
+def fingerprint(streams: Mapping[str, Any]) -> str:
+    """One hex digest for all streams; that of a single one as it is."""
+    prints = [source.fingerprint() for source in streams.values()]
+    return prints[0] if len(prints) == 1 else hashlib.sha256("".join(prints).encode()).hexdigest()
+
+
+def all_labels(source: Source) -> np.ndarray:
+    """int32 [N], -1 where there is none."""
+    return np.array([source.label(i) for i in range(len(source))], np.int32)
+
+
+def evaluation_source(config: ConfigDict, split: str, streams: dict[str, Source]) -> Source:
+    """The `split` of the evaluation: that of `config.evals.data`, or with the name `stream` the first stream itself."""
+    named = config.evals.data[split]
+    return next(iter(streams.values())) if named == "stream" else open_source(config.evals.data, named, config.data)
+
+
 POSITIVE = (
-    "optim.batch_size", "method.views.globals", "method.prototypes.cls", "method.prototypes.patch", "evals.batch_size",
+    "optim.batch_size", "evals.batch_size",
     "run.log_every", "run.health_every", "run.health_samples", "run.checkpoint_every", "run.keep_checkpoints",
     "run.steps_per_dispatch", "evals.picture_images", "evals.pixel_side", "evals.knn.k", "evals.bootstrap.resamples",
-    "evals.linear.max_iterations", "data.canvas", "data.channels", "backbone.patch", "backbone.depth", "backbone.heads",
+    "evals.linear.max_iterations", "data.canvas", "data.channels",
 )  # fmt: skip
 """Whole numbers that have to be at least 1."""
 
 
-def check_values(config: ConfigDict) -> None:
-    """Raises UserError for a number or a word that means nothing."""
+def check_values(config: ConfigDict, positive: tuple[str, ...]) -> None:
+    """Raises UserError for a number or a word that means nothing; `positive` are the keys of the method."""
     flat = flattened(config.to_dict())
-    for key in POSITIVE:
+    for key in (*POSITIVE, *positive, *(f"data.streams.{name}.ratio" for name in config.data.streams)):
         if flat[key] < 1:
             raise UserError(f"{key}={flat[key]} must be at least 1: set --config.{key}=1 or more")
     if flat["run.steps_per_dispatch"] > 20:
@@ -125,7 +231,7 @@ def check_values(config: ConfigDict) -> None:
         raise unknown("evals.which", config.evals.which, WHICH)
 
 
-def check_features(config: ConfigDict, backbone: ViT) -> None:
+def check_features(config: ConfigDict, backbone: Backbone) -> None:
     """Raises UserError where an evaluator asks for a feature that the backbone does not give."""
     images = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, config.data.channels), np.float32)
     given = jax.eval_shape(lambda k, x: backbone.init_with_output(k, x)[0], jax.random.key(0), images)
@@ -172,35 +278,6 @@ def make_clock(optim: ConfigDict, images: int) -> Clock:
     if clock.total < 1:
         raise UserError(f"optim.duration={optim.duration} {optim.unit}s is less than one step: make it longer")
     return clock
-
-
-def warnings(config: ConfigDict, backbone: ViT) -> tuple[str, ...]:
-    """What is allowed but unlikely to be meant: more prototypes than the rows of a batch can fill."""
-    views = config.optim.batch_size * config.method.views.globals
-    rows = {"cls": views, "patch": views * (config.data.image_size // backbone.patch) ** 2}
-    found = []
-    for level, available in rows.items():
-        count = config.method.prototypes[level]
-        if count > 16 * available:
-            found.append(
-                f"method.prototypes.{level}={count} is more than 16 times the {available} rows of a batch: most stay "
-                f"unused; try --config.method.prototypes.{level}={2 ** int(math.log2(available))} or a larger batch"
-            )
-    return tuple(found)
-
-
-def host_views(config: ConfigDict) -> dict[str, list[dict[str, Any]]]:
-    """What the host cuts where `data.crop` is `host`: one entry for each global and local view."""
-
-    def crop(name: str) -> dict[str, Any]:
-        a = config.method.augment[name]
-        return {"size": a.size, "scale": tuple(a.scale), "ratio": tuple(a.ratio), "interpolation": a.interpolation}
-
-    views = config.method.views
-    return {
-        "global": [crop(f"global_{min(v, 1) + 1}") for v in range(views["globals"])],
-        "local": [crop("local")] * views["locals"],
-    }
 
 
 def device_words() -> str:

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gssl_jax.evals.gradcam import enlarged, grad_cam
 from gssl_jax.evals.preprocess import unit
 from gssl_jax.evals.projection import t_sne
 from gssl_jax.methods.base import Method
+from gssl_jax.models.vit import ViT
 from gssl_jax.ops.keys import named
 from gssl_jax.runs.evaluation import Judge, floats, spread
 from gssl_jax.runs.parts import Parts
@@ -29,15 +31,21 @@ NEIGHBOURS = 6
 
 
 def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any]:
-    """Everything the report can draw for this run: `reconstruction`, `clusters`, `attention`, `neighbours`, `tsne`.
+    """Everything the report can draw for this run: `reconstruction`, `clusters`, `attention`, `gradcam`, `neighbours`,
+    `tsne`.
 
     What needs labels or a reconstruction head is left out where there is none.
     """
-    state = outcome.state
+    state = outcome.selected
     train = judge.some("train", judge.settings.picture_images)
     test = judge.some("test", judge.settings.picture_images) if len(parts.test) else train
     variables = parts.method.backbone(state.params, state.method_state, judge.settings.which)
-    pictures: dict[str, Any] = maps(parts, variables, floats(spread(test["image"], SHOWN)))
+    shown = spread(np.arange(len(test["image"])), SHOWN)
+    pictures: dict[str, Any] = {}
+    if isinstance(parts.backbone, ViT):
+        pictures |= maps(parts, variables, floats(test["image"][shown]))
+    if parts.method.classify is not None:
+        pictures["gradcam"] = evidence(parts, variables, state, floats(test["image"][shown]), test["label"][shown])
     if parts.method.reconstruct is not None:
         pictures["reconstruction"] = reconstruction(parts, outcome.images, state)
     known, asked = (judge.features(variables, images)[judge.settings.knn.feature] for images in (train, test))
@@ -59,6 +67,31 @@ def maps(parts: Parts, variables: Any, images: np.ndarray) -> dict[str, dict[str
         "attention": {"images": images, "maps": looks},
         "clusters": {"images": images, "maps": clusters(grid)},
     }
+
+
+def evidence(
+    parts: Parts, variables: Any, state: TrainState, images: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Grad-CAM of the predicted class on the last map of the backbone, [n, S, S] in [0, 1], with the predictions.
+
+    A class token has no gradient with respect to the patch tokens beside it: a ViT's map is judged by its mean.
+    """
+    classify = parts.method.classify
+    assert classify is not None
+
+    def explain(variables: Any, params: Any, method_state: Any, images: Array) -> tuple[Array, Array]:
+        features = parts.backbone.apply(variables, images)["map"]
+
+        def logits(grid: Array) -> Array:
+            return classify(params, method_state, grid.mean((1, 2)))
+
+        nobody = jnp.full(len(images), -1)  # the predicted class
+        return enlarged(grad_cam(logits, features, nobody), (images.shape[1], images.shape[2])), logits(
+            features
+        ).argmax(-1)
+
+    heat, predicted = jax.jit(explain)(variables, state.params, state.method_state, images)
+    return {"images": images, "maps": np.asarray(heat), "predicted": np.asarray(predicted), "labels": labels}
 
 
 def clusters(grid: np.ndarray, count: int = 8) -> np.ndarray:

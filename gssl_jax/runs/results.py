@@ -35,6 +35,7 @@ def build_results(
     starts, compilation, health probe and evaluations in between included, and `images_per_second` follows from them."""
     shots = sorted({1, 2, 5, *parts.config.evals.lowshot.shots})
     names = ["knn/top1", "linear/top1", *(f"lowshot_{k}/top1" for k in shots)]
+    names += [name for name in trained if name not in names]
     return {
         "schema": SCHEMA,
         "eval": with_absent(trained, names),
@@ -46,7 +47,7 @@ def build_results(
             "device": device_words(),
             "versions": versions(),
             "data": {
-                "train": describe_source(parts.source),
+                **{stream: describe_source(source) for stream, source in parts.streams.items()},
                 "eval_train": describe_source(parts.train),
                 "eval_test": describe_source(parts.test),
             },

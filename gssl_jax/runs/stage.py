@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,14 +16,13 @@ from clu import parameter_overview
 from jax import Array
 from rich.console import Console
 
-from gssl_jax.data.arrays import load_canvases
-from gssl_jax.data.pipeline import open_stream
-from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.errors import UserError
 from gssl_jax.runs.console import Progress
 from gssl_jax.runs.evaluation import Judge, floats, log_row
 from gssl_jax.runs.folder import RunFolder
-from gssl_jax.runs.parts import Parts, host_views
+from gssl_jax.runs.images import Images, shape_batch
+from gssl_jax.runs.parts import Parts
+from gssl_jax.runs.selection import Selector
 from gssl_jax.runs.watch import CollapseAlarm, HealthProbe
 from gssl_jax.training.checkpoint import Checkpoints
 from gssl_jax.training.loop import Every, Hooks, train
@@ -35,50 +34,13 @@ from gssl_jax.training.state import TrainState, create_state
 from gssl_jax.training.step import StepFunction, gather, make_step
 
 
-@dataclass
-class Images:
-    """The images of the training stream: read once, and on the device where they fit."""
-
-    parts: Parts
-    source: Substituted
-    fingerprint: str
-    resident: dict[str, Array]
-
-    @staticmethod
-    def load(parts: Parts) -> Images:
-        """Reads what is to be resident."""
-        data, resident = parts.config.data, {}
-        source = as_readable(parts.source, data.max_broken, parts.config.backbone.patch)
-        if parts.crop == "device":
-            resident["train"] = jax.device_put(load_canvases(source, data), replicated(parts.mesh))
-        return Images(parts, source, source.fingerprint(), resident)
-
-    @contextmanager
-    def batches(self, start: int) -> Iterator[Iterator[dict[str, Any]]]:
-        """The endless stream from batch `start` on; its reading threads end with the context."""
-        config = self.parts.config
-        stream = open_stream(
-            self.source,
-            config.data,
-            batch_size=config.optim.batch_size,
-            seed=config.seed,
-            start_batch=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            views=None if self.parts.crop == "device" else host_views(config),
-        )
-        wanted = ("index", "draw", "image", "local")
-        try:
-            yield ({"train": {name: batch[name] for name in wanted if name in batch}} for batch in stream)
-        finally:
-            stream.close()
-
-
 class Outcome(NamedTuple):
-    """How a stage ended: its state, the untrained backbone for comparison, the images it was trained on, seconds of
-    training over all of its starts, and the signal that interrupted it (0 = none)."""
+    """How a stage ended: its state and the one that validation images chose (the same without any), the untrained
+    backbone for comparison, the images it was trained on, seconds of training over all of its starts, and the signal
+    that interrupted it (0 = none)."""
 
     state: TrainState
+    selected: TrainState
     untrained: Any
     images: Images
     seconds: float
@@ -145,7 +107,7 @@ def run_stage(
     parts: Parts, number: int, name: str, folder: RunFolder, judge: Judge, console: Console, handed: Any = None
 ) -> Outcome:
     """Trains the stage to its end or to a signal; `handed` is the backbone of the stage before, if there is one."""
-    config, total = parts.config, parts.clock.total
+    config, total, samples = parts.config, parts.clock.total, sum(parts.batch_sizes.values())
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints(number, name), config.run.keep_checkpoints))
         done = checkpoints.latest or 0
@@ -159,10 +121,16 @@ def run_stage(
             writers.append(TensorBoard(folder.tensorboard, done))
         for writer in writers:
             stack.callback(writer.close)
-        progress = Progress(console, name, total, config.optim.batch_size)
+        progress = Progress(console, name, total, samples)
         saver = Saver(checkpoints, images, Every(config.run.checkpoint_every, done), before)
         recorder = Recorder(name, writers, progress)
         probe, hooks = make_hooks(parts, recorder, judge, untrained, progress, saver, done)
+        selector = None
+        if parts.validation is not None:
+            best = stack.enter_context(Checkpoints(folder.best(number, name), 1))
+            every = Every(parts.clock.steps(config.evals.every), done)
+            selector = Selector(judge, best, every, total, recorder.emit, progress.say)
+            hooks = hooks._replace(on_boundary=[*hooks.on_boundary, selector.on_boundary])
         with progress, StopRequest() as request:
             stop = train(
                 state,
@@ -171,7 +139,7 @@ def run_stage(
                 images.resident,
                 parts.mesh,
                 total=total,
-                batch_size=config.optim.batch_size,
+                batch_size=samples,
                 hooks=hooks,
                 log_every=config.run.log_every,
                 dispatch=config.run.steps_per_dispatch,
@@ -181,10 +149,13 @@ def run_stage(
         seconds = saver.seconds if done < total else before
         if done < total:
             saver.save(stop.state)
+        selected = stop.state
+        if selector is not None and not stop.interrupted:
+            selected = selector.selected(stop.state, replicated(parts.mesh))
     if stop.state.skipped:
         skipped = f"{int(stop.state.skipped)} steps were not finite and changed nothing: lower optim.learning_rate"
         console.print(skipped, style="yellow")
-    return Outcome(stop.state, untrained, images, seconds, request.asked if stop.interrupted else 0)
+    return Outcome(stop.state, selected, untrained, images, seconds, request.asked if stop.interrupted else 0)
 
 
 def start(
@@ -210,24 +181,13 @@ def start(
         console.print(f"going on at step {int(state.step)} of {parts.clock.total}", highlight=False)
         return state, untrained, float(extra["seconds"])
     if handed is not None:
-        params = {**state.params, "backbone": handed["params"]}
-        teacher = {**state.method_state["teacher"], "backbone": jax.tree.map(np.copy, handed["params"])}
-        state = dataclasses.replace(state, params=params, method_state={**state.method_state, "teacher": teacher})
-        state = jax.device_put(state, whole)
+        params, own = {**state.params, "backbone": handed["params"]}, dict(state.method_state)
+        if "teacher" in own:
+            own["teacher"] = {**own["teacher"], "backbone": jax.tree.map(np.copy, handed["params"])}
+        for name in own.keys() & {"batch_stats", "teacher_batch_stats"}:
+            own[name] = jax.tree.map(np.copy, handed["batch_stats"]) if "batch_stats" in handed else own[name]
+        state = jax.device_put(dataclasses.replace(state, params=params, method_state=own), whole)
     return state, untrained, 0.0
-
-
-def shape_batch(parts: Parts, images: Images) -> dict[str, dict[str, np.ndarray]]:
-    """A batch of zeros with the shapes of the stream, for the initialisation; it takes nothing from the stream."""
-    config = parts.config
-    b, c, views = config.optim.batch_size // jax.process_count(), config.data.channels, config.method.views
-    batch = {"index": np.arange(b, dtype=np.int32) % len(parts.source), "draw": np.arange(b, dtype=np.int32)}
-    if parts.crop == "host":
-        cuts = host_views(config)
-        batch["image"] = np.zeros((b, views["globals"], *(cuts["global"][0]["size"],) * 2, c), np.uint8)
-        if views["locals"]:
-            batch["local"] = np.zeros((b, views["locals"], *(cuts["local"][0]["size"],) * 2, c), np.uint8)
-    return {"train": batch}
 
 
 def check_stream(saved: Mapping[str, Any], images: Images, step: int) -> None:
@@ -275,9 +235,12 @@ def make_hooks(
         measured,
     )
     probe.begin(untrained)
-    examiner = Examiner(judge, parts, Every(parts.clock.steps(config.evals.every), done), recorder)
     logging = [recorder.emit, alarm.on_log, progress.on_log]
-    return probe, Hooks(logging, [probe.on_boundary, examiner.on_boundary, saver.on_boundary])
+    boundary = [probe.on_boundary, saver.on_boundary]
+    if not parts.kind.labelled:  # test images are looked at once, at the end, where labels train
+        examiner = Examiner(judge, parts, Every(parts.clock.steps(config.evals.every), done), recorder)
+        boundary.append(examiner.on_boundary)
+    return probe, Hooks(logging, boundary)
 
 
 def describe(parts: Parts, state: TrainState, images: Images, console: Console, folder: Any) -> None:
@@ -288,8 +251,10 @@ def describe(parts: Parts, state: TrainState, images: Images, console: Console, 
     rest = parameter_overview.count_parameters(state.params) - backbone
     where = "resident on the device" if images.resident else "decoded as they come"
     network = f"backbone {backbone / 1e6:.2f} M parameters, heads {rest / 1e6:.2f} M"
-    length = f"{parts.clock.total} steps of {parts.config.optim.batch_size} on {parts.mesh.size} device(s)"
-    line = f"{len(parts.source)} images of {parts.source.name}, {where}; {network}; {length}"
+    sizes = " and ".join(f"{size}" for size in parts.batch_sizes.values())
+    length = f"{parts.clock.total} steps of {sizes} on {parts.mesh.size} device(s)"
+    what = " and ".join(f"{len(source)} images of {source.name}" for source in parts.streams.values())
+    line = f"{what}, {where}; {network}; {length}"
     console.print(line, highlight=False, soft_wrap=True)
     text = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     (folder / "parameters.txt").write_text(text + "\n", encoding="utf-8")

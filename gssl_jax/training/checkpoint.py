@@ -75,8 +75,18 @@ class Checkpoints:
                 f"another --workdir"
             ) from problem
 
-    def close(self) -> None:
+    def latest_extra(self) -> dict[str, Any]:
+        """What was saved beside the newest complete state."""
+        newest = self._checkpointer.latest
+        assert newest is not None, "nothing was saved"
+        return dict(self._checkpointer.metadata(newest.step).custom_metadata["stream"])
+
+    def finish(self) -> None:
         """Waits for the save in flight."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Waits for the save in flight and ends."""
         self._checkpointer.close()
 
     def __enter__(self) -> Checkpoints:

@@ -8,17 +8,16 @@ step has been sent off.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh
 
 from gssl_jax.training.mesh import put_batch
 from gssl_jax.training.state import TrainState
-from gssl_jax.training.step import Metrics, StepFunction, merged
+from gssl_jax.training.step import Metrics, Resident, StepFunction, merged
 
 Row = dict[str, float]
 
@@ -66,7 +65,7 @@ def train(
     state: TrainState,
     step_for: Callable[[int], StepFunction],
     batches: Iterator[Any],
-    resident: Mapping[str, Array],
+    resident: Resident,
     mesh: Mesh,
     *,
     total: int,

@@ -20,15 +20,19 @@ from gssl_jax.training.mesh import replicated
 from gssl_jax.training.state import TrainState
 
 Metrics = dict[str, Average]
-StepFunction = Callable[[TrainState, Mapping[str, Array], Any], tuple[TrainState, Metrics]]
+Resident = Mapping[str, Mapping[str, Array]]
+StepFunction = Callable[[TrainState, Resident, Any], tuple[TrainState, Metrics]]
 
 
-def gather(resident: Mapping[str, Array], batches: Batches) -> dict[str, Mapping[str, Array]]:
-    """Batches that carry only `index` get their images from the arrays that live on the device, [N, S, S, C]."""
-    return {
-        name: batch if "image" in batch else {**batch, "image": resident[name][batch["index"]][:, None]}
-        for name, batch in batches.items()
-    }
+def gather(resident: Resident, batches: Batches) -> dict[str, Mapping[str, Array]]:
+    """Batches that carry only `index` get images and labels from the arrays that live on the device: of each stream
+    `image` [N, S, S, C] and, where it is labelled, `label` [N]."""
+
+    def filled(held: Mapping[str, Array], batch: Mapping[str, Array]) -> Mapping[str, Array]:
+        found = {name: values[batch["index"]] for name, values in held.items()}
+        return {**batch, **found, "image": found["image"][:, None]}
+
+    return {name: batch if "image" in batch else filled(resident[name], batch) for name, batch in batches.items()}
 
 
 def transition(
@@ -75,14 +79,14 @@ def make_step(
     optimiser, which skipped steps do not advance. The state is donated.
     """
 
-    def one(state: TrainState, resident: Mapping[str, Array], batches: Any) -> tuple[TrainState, Metrics]:
+    def one(state: TrainState, resident: Resident, batches: Any) -> tuple[TrainState, Metrics]:
         count = state.step - state.skipped
         now = {f"train/{name}": jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
         state, metrics, finite = transition(method, optimiser, state, gather(resident, batches))
         metrics |= now
         return state, {name: Average.from_model_output(value[None], finite[None]) for name, value in metrics.items()}
 
-    def several(state: TrainState, resident: Mapping[str, Array], batches: Any) -> tuple[TrainState, Metrics]:
+    def several(state: TrainState, resident: Resident, batches: Any) -> tuple[TrainState, Metrics]:
         state, stacked = jax.lax.scan(lambda s, b: one(s, resident, b), state, batches)
         return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
 

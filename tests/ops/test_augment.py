@@ -21,6 +21,7 @@ def preset(**changes):
     settings = {
         "size": 16,
         "crop": True,
+        "pad": 0,
         "scale": (0.25, 1.0),
         "ratio": (3 / 4, 4 / 3),
         "interpolation": "bicubic",

@@ -9,6 +9,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from gssl_jax.errors import UserError
 from gssl_jax.methods.base import Clock
 from gssl_jax.training.optimizer import build_optimiser, decays, hold, learning_rate, schedules_of, weight_decay
 
@@ -19,6 +20,8 @@ def settings(**changes):
     values = dict(
         learning_rate=0.02, final_learning_rate=0.001, batch_size=512, warmup=3.0, weight_decay=0.1,
         final_weight_decay=0.5, decay_positions=True, beta1=0.8, beta2=0.9, clip_norm=0.0, freeze_prototypes=0.0,
+        name="adamw", schedule="cosine", reference_batch=256, milestones=(), factors=(), decay_vectors=False,
+        momentum=0.9, nesterov=False, duration=float(TOTAL),
     )  # fmt: skip
     return ConfigDict({**values, **changes})
 
@@ -112,7 +115,7 @@ def test_what_decays():
         "heads": {"mask_token": vector},
     }
     for positions in (True, False):
-        found = decays(params, positions)
+        found = decays(params, positions, False)
         block = found["backbone"]["block_0"]
         assert block["fc1"] == {"kernel": True, "bias": False}
         assert block["norm1"] == {"scale": False, "bias": False} and block["scale1"] is False
@@ -131,3 +134,68 @@ def test_hold_opens_after_its_steps():
         out, state = held.update(updates, state)
         np.testing.assert_array_equal(out["prototypes"]["a"], np.full(3, float(step >= 2)))
         np.testing.assert_array_equal(out["backbone"], updates["backbone"])
+
+
+def sgd_by_hand(nesterov):
+    """torch's SGD: g <- g + wd p; m <- .9 m + g; p <- p - lr (g + .9 m) with Nesterov, else p - lr m."""
+    p = start()
+    flat = {(a, b): p[a][b] for a in p for b in p[a]}
+    m = {k: np.zeros_like(x) for k, x in flat.items()}
+    for tree in gradients():
+        for k in flat:
+            g = tree[k[0]][k[1]] + 0.1 * flat[k]
+            m[k] = 0.9 * m[k] + g
+            flat[k] = flat[k] - 0.02 * (g + 0.9 * m[k] if nesterov else m[k])
+    return flat
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_equals_that_of_torch(nesterov):
+    """A constant rate of .02 whatever the batch, and decay of everything, in the gradient."""
+    chosen = settings(
+        name="sgd", nesterov=nesterov, schedule="steps", reference_batch=0, warmup=0.0, final_weight_decay=0.1,
+        decay_vectors=True,
+    )  # fmt: skip
+    optimiser = build_optimiser(chosen, Clock(TOTAL, 1))
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start())
+    state = optimiser.init(params)
+    for tree in gradients():
+        updates, state = optimiser.update(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree), state, params)
+        params = optax.apply_updates(params, updates)
+    for (a, b), value in sgd_by_hand(nesterov).items():
+        np.testing.assert_allclose(params[a][b], value, rtol=2e-5, atol=2e-5)
+
+
+def test_schedules_of_the_published_codes():
+    """LDAM-DRW: epochs counted from 1, lr e / 5 up to the fifth, lr / 100 from 161, lr / 10,000 from 181."""
+    base = dict(reference_batch=0, learning_rate=0.1, batch_size=128)
+    clock = Clock(200 * 7, 7)
+    rate = learning_rate(
+        settings(schedule="steps", warmup=5.0, milestones=(160, 180), factors=(1e-2, 1e-4), **base), clock
+    )
+    epochs = {1: 0.02, 4: 0.08, 5: 0.1, 6: 0.1, 160: 0.1, 161: 1e-3, 180: 1e-3, 181: 1e-5, 200: 1e-5}
+    for epoch, value in epochs.items():
+        for step in (7 * (epoch - 1), 7 * epoch - 1):
+            assert float(rate(step)) == pytest.approx(value, rel=1e-5), epoch
+    # FixMatch at 0, 50 and 100 per cent, and the cosine of the adversarial recipe from .1 to 1e-6 (golden vectors).
+    rate = learning_rate(settings(schedule="fixmatch", **base | {"learning_rate": 0.03}), clock)
+    assert [float(rate(s)) for s in (0, 700, 1400)] == pytest.approx([0.03, 0.023190, 0.005853], abs=1e-6)
+    rate = learning_rate(settings(warmup=0.0, final_learning_rate=1e-6, **base), clock)
+    assert [float(rate(s)) for s in (0, 700, 1400)] == pytest.approx([0.1, 0.0500005, 1e-6], abs=1e-7)
+    # Tiny-ImageNet: a cosine that changes with the epoch.
+    by_epoch = settings(schedule="cosine_by_unit", warmup=0.0, final_learning_rate=0.0, duration=200.0, **base)
+    rate = learning_rate(by_epoch, clock)
+    assert float(rate(699)) == float(rate(693)) == pytest.approx(0.05 * (1 + np.cos(np.pi * 99 / 200)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(name="adam"), "optim.name.*adamw"),
+        (dict(schedule="cosin"), "optim.schedule.*cosine"),
+        (dict(milestones=(3,)), "optim.milestones"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(change, words):
+    with pytest.raises(UserError, match=words):
+        build_optimiser(settings(**change), Clock(TOTAL, 1))

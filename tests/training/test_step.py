@@ -140,17 +140,18 @@ def test_every_step_draws_its_own_views_and_a_repeated_one_the_same(adam, mesh):
 def test_resident_images_are_gathered_by_index():
     images = jnp.arange(5 * 2 * 2 * 1.0).reshape(5, 2, 2, 1)
     index = jnp.asarray([3, 0, 3])
-    found = gather({"train": images}, {"train": {"index": index, "label": index}})["train"]
-    assert found["image"].shape == (3, 1, 2, 2, 1) and "label" in found
+    held = {"train": {"image": images, "label": 10 + jnp.arange(5)}}
+    found = gather(held, {"train": {"index": index, "draw": index}})["train"]
+    assert found["image"].shape == (3, 1, 2, 2, 1) and "draw" in found and found["label"].tolist() == [13, 10, 13]
     np.testing.assert_array_equal(found["image"][:, 0], images[np.asarray(index)])
     carried = {"train": {"index": index, "image": images[:3, None] + 100}}
-    np.testing.assert_array_equal(gather({"train": images}, carried)["train"]["image"], carried["train"]["image"])
+    np.testing.assert_array_equal(gather(held, carried)["train"]["image"], carried["train"]["image"])
 
 
 def test_a_step_on_resident_images_equals_one_on_the_batch(adam, mesh):
     method, optimiser, step, _ = adam
     batch = toy_batch(0)
-    resident = {"train": jnp.asarray(batch["train"]["image"][:, 0])}
+    resident = {"train": {"image": jnp.asarray(batch["train"]["image"][:, 0])}}
     alone = put_batch({"train": {"index": batch["train"]["index"]}}, mesh)
     first = step(toy_state(method, optimiser, mesh), {}, put_batch(batch, mesh))[0]
     second = step(toy_state(method, optimiser, mesh), resident, alone)[0]
