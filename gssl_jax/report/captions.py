@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES
+from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, paired
 from gssl_jax.report.style import CLASS_COLOURS, CLASS_MARKERS, drawable
 
 HEADINGS = {
@@ -14,6 +14,7 @@ HEADINGS = {
     "table": "Scores",
     "run": "What was trained on what",
     "lowshot": "Accuracy with few labels",
+    "classes": "Accuracy by class",
     "curves": "Curves",
     "health": "Health",
     "pictures": "Pictures",
@@ -25,6 +26,15 @@ TABLE = (
     "Accuracy on test images in per cent, below it the 95 % interval. Only a small classifier is trained on the frozen "
     "features; \u201cuntrained\u201d is the same backbone before pretraining."
 )
+OWN_TABLE = (
+    "Accuracy on test images in per cent, below it the 95 % interval: the method's own classifier, on clean images "
+    "unless an attack is named."
+)
+OWN_CHOICE = "Validation images chose the first column; the last step stands beside it."
+FROZEN_TABLE = (
+    "The same test images, but only a small classifier is trained, on frozen features and the labelled training "
+    "images; \u201cuntrained\u201d is the same backbone before training."
+)
 NO_TABLE = "There are no scores: the images came without labels, or the run has not been evaluated."
 LOWSHOT = (
     "Mean over draws of the labelled images, with 95 % intervals.",
@@ -33,9 +43,28 @@ LOWSHOT = (
     "Where the bars of two backbones overlap, this run does not tell them apart. More draws narrow the bars; more "
     "labelled images lift the points.",
 )
+CLASSES = (
+    "Accuracy of each class against its training images, the dashed line their mean. Shape and colour name the group.",
+    "Accuracy of each class, the best recognised first, the dashed line their mean. All have about as many training "
+    "images.",
+)
+CLASSES_NOTES = (
+    "A slope down to the right is what the long tail costs. A class far below its neighbours is hard for another "
+    "reason than its number of images: look at what it is confused with.",
+    "A class far below the others is hard or badly labelled: look at what it is confused with.",
+)
+CLASSES_TABLE = "Every class in numbers"
 CURVES = {
     "loss": "Loss by term, faint as logged and bold smoothed. Each should fall, then level out.",
     "evaluation": "Accuracy while training. Still rising at the end: train longer. Level lines are the controls.",
+    "validation": "Accuracy while training. Training batches are transformed (and attacked, where the method does so), "
+    "so they are harder than they look and can lie below. Rising at the end: train longer. Falling after the mark: "
+    "overfitting.",
+    "gate": "What the gate gives each pretext. A gate that learns from the losses it weighs tends to the easiest one.",
+    "alignment": "Above zero a pretext pulls the features where the labels pull them, below it against them. Values "
+    "near zero say that it does neither.",
+    "pretexts": "Loss and accuracy of each pretext while training. Where a line stays flat at the level of guessing, "
+    "nothing is learned from that pretext.",
     "entropy": "How decided the targets are: one target should be well below 1, the mean target near 1. A band has the "
     "colour of the line that must stay out of it.",
     "prototypes": "How many prototypes are somebody's first choice, and how often student and teacher choose alike.",
@@ -43,20 +72,42 @@ CURVES = {
     "schedule": "What the schedule asked for, how steep the loss was, and how fast it went.",
 }
 HEALTH = "Read from the last steps of the training, without any label."
+OWN_HEALTH = "Read from the last steps of the training."
+VIT_EVIDENCE = (
+    "The class token of a vision transformer leaves no trace in the last patch tokens, so the classifier was given "
+    "their mean here: a prediction can differ from the one that is scored."
+)
 PICTURES = {
     "reconstruction": "Reconstruction",
     "clusters": "Patch clusters",
     "attention": "Attention",
+    "gradcam": "Where the classifier looks",
     "neighbours": "Nearest neighbours",
     "tsne": "Map of the test images",
 }
+OWN_SHEETS = ("gradcam", "neighbours", "tsne")
+"""What every labelled method can show; the others only where they were drawn."""
+
 PROTOCOL = (
     "The backbone stays frozen while it is measured: all that is trained is a small classifier on its features, and "
     "its settings are chosen on training images.",
     "Two backbones count as different here when their 95 % intervals do not overlap. Both are measured on the same "
     "images, so this is a cautious rule.",
 )
+OWN_PROTOCOL = (
+    "The method's own classifier is judged as it was trained. Which state is judged was decided by validation images, "
+    "where there were any, and never by test images.",
+    "For k-NN and linear the backbone stays frozen: all that is trained is a small classifier on its features, and "
+    "its settings are chosen on training images.",
+    PROTOCOL[1],
+)
 ALT = {
+    "classes": "Accuracy of each class",
+    "validation": "Accuracy on training batches and on validation images over training steps",
+    "gate": "Weight of each pretext and their entropy over training steps",
+    "alignment": "Cosine of each pretext's gradient with that of the labels over training steps",
+    "pretexts": "Loss and accuracy of each pretext over training steps",
+    "gradcam": "Test images beside the same images with the evidence for the predicted class laid over them",
     "lowshot": "Accuracy against labelled images per class for the trained, the untrained and the pixel features",
     "loss": "Loss terms over training steps",
     "evaluation": "Accuracy on test images over training steps",
@@ -77,6 +128,8 @@ MISSING = {
     "reconstruction": "No reconstructions: this run has no reconstruction loss, or kept no pictures.",
     "clusters": "No patch clusters: this backbone has no patches, or the run kept no pictures.",
     "attention": "No attention maps: this backbone has no attention, or the run kept no pictures.",
+    "classes": "results.json does not hold the accuracy of each class.",
+    "gradcam": "No evidence maps: the run kept no pictures of them.",
     "neighbours": "No nearest neighbours: the run kept no pictures of them.",
     "tsne": "No map of the test images: the run kept none.",
     "protocol": "Nothing was measured with labels, so there is no protocol to state.",
@@ -91,6 +144,7 @@ def caption(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...
         "reconstruction": _reconstruction,
         "clusters": _clusters,
         "attention": _attention,
+        "gradcam": _gradcam,
         "neighbours": _neighbours,
         "tsne": _tsne,
     }[name](arrays, classes)
@@ -117,6 +171,22 @@ def _attention(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> st
     heads = np.shape(arrays["maps"])[1]
     some = f"; the first {MOST_HEADS} of {heads} heads are shown" if heads > MOST_HEADS else ""
     return f"Where the class token looks in the last block, dark to bright, each map on its own scale{some}."
+
+
+def _gradcam(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:
+    labels = np.asarray(arrays["labels"])
+    labels = labels[: paired(len(labels))]
+    right = int((np.asarray(arrays["predicted"])[: len(labels)] == labels).sum())
+    words = (
+        "Grad-CAM: left a test image with its class; right, laid over it, what speaks for the class that was "
+        "predicted, from dark (nothing) to bright yellow (most), each map on its own scale. "
+    )
+    if (labels >= 0).all():
+        words += (
+            "A solid blue frame is a right prediction, a dashed orange one with a cross a wrong one. Right here: "
+            f"{right} of {len(labels)}. "
+        )
+    return words + "Brightness on the object, and not on its background, is what to hope for."
 
 
 def _neighbours(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:

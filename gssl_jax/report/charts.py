@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gssl_jax.evals.collapse import ONE_TAKES_ALL, UNIFORM
-from gssl_jax.report.reading import Metrics, Series
+from gssl_jax.report.labelled_charts import DRAWERS, draw_validation
+from gssl_jax.report.lines import finish, plot, stack
+from gssl_jax.report.reading import Metrics
 from gssl_jax.report.style import (
     BACKBONES,
     CLASS_COLOURS,
@@ -19,7 +19,6 @@ from gssl_jax.report.style import (
     GREY,
     INK,
     TERMS,
-    Line,
     chart,
     class_names,
     legend,
@@ -29,30 +28,37 @@ from gssl_jax.report.style import (
 )
 from gssl_jax.report.words import Row, Score, label
 
-POINTS = 800  # a curve keeps at most this many points
 LEVELS = {"cls": "class", "patch": "patch"}
 LOSSES = {
     "train/loss": "loss, all terms",
+    "train/loss_supervised": "loss of the labels",
+    "train/loss_consistency": "loss of the unlabelled images",
     "train/loss_cls": "class loss",
     "train/loss_patch": "patch loss",
     "train/loss_reconstruction": "reconstruction loss (l1)",
 }
 
 
-def draw_curves(metrics: Metrics, controls: dict[str, float], folder: Path) -> dict[str, Path]:
+def draw_curves(
+    metrics: Metrics, controls: dict[str, float], folder: Path, chosen: int | None = None
+) -> dict[str, Path]:
     """Every training curve for which there are numbers.
 
     Args:
       metrics: the lines of metrics.jsonl.
       controls: name of a backbone to its k-NN accuracy as a fraction, drawn as level lines in the evaluation chart.
       folder: figures go to `<folder>/<name>.png`.
+      chosen: the step of the last stage that validation images chose.
 
     Returns:
-      Name of each figure drawn (loss, evaluation, features, entropy, prototypes, schedule) to its path.
+      Name of each figure drawn (loss, evaluation, validation, gate, alignment, pretexts, features, entropy, prototypes,
+      schedule) to its path.
     """
     drawers = {
         "loss": _loss,
         "evaluation": lambda m, path: _evaluation(m, controls, path),
+        "validation": lambda m, path: draw_validation(m, chosen, path),
+        **DRAWERS,
         "features": _features,
         "entropy": _entropy,
         "prototypes": _prototypes,
@@ -62,78 +68,17 @@ def draw_curves(metrics: Metrics, controls: dict[str, float], folder: Path) -> d
     return {name: path for name, path in drawn.items() if path is not None}
 
 
-def _plot(axes: Axes, metrics: Metrics, key: str, line: Line = TERMS[0], name: str | None = None,
-          factor: float = 1.0, smooth: bool = False) -> None:  # fmt: skip
-    """One series, times `factor`, with a gap between stages; a noisy one faintly, its running mean on top."""
-    for stage, start in metrics.stages.items():
-        steps, values = _thinned(metrics.series(key, stage))
-        steps, values = steps + start, factor * values
-        marker = line.marker if len(steps) < 12 else ""
-        if smooth and len(values) >= 60:
-            axes.plot(steps, values, color=line.colour, alpha=0.25, linewidth=0.8)
-            window = np.ones(2 * (len(values) // 60) + 1)
-            values = np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
-        axes.plot(steps, values, color=line.colour, linestyle=line.dashes, linewidth=1.7, label=name, marker=marker,
-                  ms=4)  # fmt: skip
-        name = None  # one entry in the legend, whatever the number of stages
-
-
-def _thinned(series: Series) -> Series:
-    """At most `POINTS` points, each the mean of neighbours: a long run draws as fast as a short one."""
-    steps, values = series
-    group = -(-len(steps) // POINTS)
-    if group <= 1:
-        return series
-    whole = len(steps) // group * group
-    return Series(*(x[:whole].reshape(-1, group).mean(axis=1) for x in (steps, values)))
-
-
-def _finish(axes: Sequence[Axes], metrics: Metrics) -> None:
-    """Step axis in words, and a thin line where a stage of several begins."""
-    starts = metrics.stages
-    for one in axes:
-        one.margins(x=0.01)
-        one.ticklabel_format(axis="y", useOffset=False)
-        one.yaxis.set_major_locator(MaxNLocator((6, 4, 3)[min(len(axes), 3) - 1], steps=[1, 2, 2.5, 5, 10]))
-        for start in list(starts.values())[1:]:
-            one.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
-    if len(starts) > 1:
-        for name, start in starts.items():
-            axes[0].text(start, 0.98, f" {name}", transform=axes[0].get_xaxis_transform(), fontsize=8, color=GREY,
-                         va="top", parse_math=False, bbox={"color": "white", "alpha": 0.7, "pad": 1})  # fmt: skip
-    axes[-1].set_xlabel("step", fontsize=9, color=INK)
-    axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-
-
-def _stack(
-    metrics: Metrics, names: dict[str, str], path: Path, smooth: bool = False, from_zero: bool = False
-) -> Path | None:
-    """A panel for each key that was logged, above each other; `from_zero` where zero has a meaning of its own."""
-    found = {key: words for key, words in names.items() if len(metrics.series(key).steps)}
-    if not found:
-        return None
-    figure, axes = chart(len(found), 0.75 + 1.18 * len(found))
-    for one, (key, words) in zip(axes, found.items(), strict=True):
-        _plot(one, metrics, key, smooth=smooth)
-        title(one, words)
-        if from_zero:
-            start_at_zero(one)
-    _finish(axes, metrics)
-    return save(figure, path)
-
-
 def _loss(metrics: Metrics, path: Path) -> Path | None:
     others = {key: key.removeprefix("train/").replace("_", " ") for key in metrics.keys("train/memax")}
     names = dict(LOSSES)
     if len(metrics.keys("train/loss_")) == 1:  # one term alone is the loss
         names.pop("train/loss")
-    return _stack(metrics, names | others, path, smooth=True)
+    return stack(metrics, names | others, path, smooth=True)
 
 
 def _features(metrics: Metrics, path: Path) -> Path | None:
     names = {"health/feature_std": "standard deviation of the features", "health/rankme": "effective rank (RankMe)"}
-    return _stack(metrics, names, path, from_zero=True)
+    return stack(metrics, names, path, from_zero=True)
 
 
 def _schedule(metrics: Metrics, path: Path) -> Path | None:
@@ -143,7 +88,7 @@ def _schedule(metrics: Metrics, path: Path) -> Path | None:
         "train/gradient_norm": "gradient norm",
         "train/images_per_second": "images a second",
     }
-    return _stack(metrics, names, path, smooth=True)
+    return stack(metrics, names, path, smooth=True)
 
 
 def _entropy(metrics: Metrics, path: Path) -> Path | None:
@@ -158,11 +103,11 @@ def _entropy(metrics: Metrics, path: Path) -> Path | None:
         one.axhspan(0.0, ONE_TAKES_ALL, color=TERMS[1].colour, alpha=0.15, linewidth=0)
         for line, (key, words) in zip(TERMS, keys.items(), strict=False):
             if len(metrics.series(f"health/{key}_{level}").steps):
-                _plot(one, metrics, f"health/{key}_{level}", line, words)
+                plot(one, metrics, f"health/{key}_{level}", line, words)
         one.set_ylim(0.0, 1.02)
         title(one, f"entropy, {LEVELS[level]} level (1 = ln K)")
     legend(axes[-1])
-    _finish(axes, metrics)
+    finish(axes, metrics)
     return save(figure, path)
 
 
@@ -176,11 +121,11 @@ def _prototypes(metrics: Metrics, path: Path) -> Path | None:
     for one, name in zip(axes, found, strict=True):
         for line, (level, words) in zip(TERMS, LEVELS.items(), strict=False):
             if len(metrics.series(f"health/{name}_{level}").steps):
-                _plot(one, metrics, f"health/{name}_{level}", line, f"{words} level", factor=100)
+                plot(one, metrics, f"health/{name}_{level}", line, f"{words} level", factor=100)
         start_at_zero(one)
         title(one, names[name])
     legend(axes[-1])
-    _finish(axes, metrics)
+    finish(axes, metrics)
     return save(figure, path)
 
 
@@ -191,12 +136,12 @@ def _evaluation(metrics: Metrics, controls: dict[str, float], path: Path) -> Pat
         return None
     figure, axes = chart(1, 3.1)
     for line, key in zip(TERMS, keys, strict=False):
-        _plot(axes[0], metrics, key, line, label(key.removeprefix("eval/")), factor=100)
+        plot(axes[0], metrics, key, line, label(key.removeprefix("eval/")), factor=100)
     for name, value in controls.items():
         axes[0].axhline(100 * value, color=GREY, linestyle=BACKBONES[name].dashes, linewidth=1.2, label=f"{name}, k-NN")
     title(axes[0], "accuracy on test images, %")
     legend(axes[0])
-    _finish(axes, metrics)
+    finish(axes, metrics)
     return save(figure, path)
 
 

@@ -9,13 +9,31 @@ from typing import Any
 
 from gssl_jax.knobs import at, is_number
 from gssl_jax.report.reading import RunFiles, flatten
-from gssl_jax.report.words import Row
+from gssl_jax.report.words import Row, class_scores, pretext_words
 
 INTERVALS = {
     "t-draws": "Student's t over the draws of the labelled images",
     "bootstrap-test": "bootstrap over the test images",
 }
+METHODS = {
+    "gated": "supervised training with gated pretext tasks (G-SSL)",
+    "fixmatch": "semi-supervised training with gated pretext tasks (FixMatch with G-SSL)",
+}
+LOSSES = {"ce": "cross-entropy", "ldam": "LDAM", "focal": "focal loss"}
+REWEIGHTING = {
+    "drw": "classes reweighted by their effective number from {drw_start} {unit}s on",
+    "class_balanced": "classes reweighted by their effective number",
+}
+GATES = {
+    "learned": "a linear gate that learns from the losses it weighs",
+    "frozen": "a linear gate without a gradient, as in the authors' code",
+    "uniform": "none: every pretext weighs the same and their weights sum to 1",
+    "sum": "none: every pretext weighs 1",
+    "none": "none: images are transformed, but nothing is learned from that",
+    "usefulness": "weights by how well each pretext's gradient agrees with that of the labels",
+}
 SPLITS = {"train": "labelled images", "test": "test images"}
+MOST_CLASSES = 12  # named in a line
 FEATURES = {
     "feat": "the class token after the last norm (or the average of the map)",
     "cls_prenorm": "the class token of the last block before the final norm",
@@ -60,7 +78,7 @@ def duration(seconds: float) -> str:
 def summary(run: RunFiles) -> str:
     """One sentence: what was trained, on what, for how long, where."""
     method, source = at(run.config, "method.name"), _source(run.config)
-    parts = [f"{method} pretraining" if method else "Pretraining"]
+    parts = [f"{method} {'training' if method in METHODS else 'pretraining'}" if method else "Pretraining"]
     if source and ", " in source and ";" not in source:
         source = source.replace(", ", " (", 1) + ")"
     parts += [f"on {source}"] if source else []
@@ -87,7 +105,13 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Image size", f"{size} x {size} pixels, {_channels(channels)}" if size and channels else None),
         ("Backbone", leaves_of(at(c, "backbone"))),
         ("Parameters", f"{parameters:,}" if is_number(parameters) else None),
-        ("Method", at(c, "method.name")),
+        ("Method", METHODS.get(str(at(c, "method.name")), at(c, "method.name"))),
+        ("Training subset", _subsets(run)),
+        ("Validation", _validation(c)),
+        ("Loss", _loss(c)),
+        ("Pretexts", _pretexts(c)),
+        ("Gate", _gate(c)),
+        ("Attack", _attack(at(c, "method.attack"))),
         ("Views", ", ".join(f"{n} {kind}" for kind, n in views.items()) if isinstance(views, Mapping) else None),
         ("Collapse control", leaves_of(at(c, "method.collapse"))),
         ("Prototypes", leaves_of(at(c, "method.prototypes"))),
@@ -110,6 +134,98 @@ def _source(config: Mapping[str, Any]) -> str:
         line = ", ".join(word for word in words if word not in ("-", "split None"))
         named.append(line if len(streams) == 1 else f"{name}: {line}")
     return "; ".join(named)
+
+
+def _subsets(run: RunFiles) -> str:
+    """Which of the labelled images of each stream are learned from, and how many of a class."""
+    streams = at(run.config, "data.streams")
+    named = []
+    for name, stream in streams.items() if isinstance(streams, Mapping) else ():
+        subset = at(stream, "subset")
+        words = _subset(subset) if isinstance(subset, Mapping) else ""
+        if words:
+            words += _images(run, name)
+            named.append(words if len(streams) == 1 else f"{name}: {words}")
+    scores = class_scores(run.results)
+    if named and scores is not None and scores.uneven:
+        named.append(f"{max(scores.images):,} to {min(scores.images):,} of a class")
+    return "; ".join(named)
+
+
+def _subset(subset: Mapping[str, Any]) -> str:
+    """A subset in words; empty for all images."""
+    value = {name: text_of(subset.get(name)) for name in ("profile", "factor", "count", "share")}
+    return {
+        "long_tail": f"long tail, {value['profile']}, factor {value['factor']}",
+        "labels": f"{value['count']} labels",
+        "shots": f"{value['count']} of each class",
+        "share": f"a share of {value['share']} of every class",
+    }.get(str(subset.get("kind")), "")
+
+
+def _validation(config: Mapping[str, Any]) -> str:
+    """Which labelled images are kept back to choose the state."""
+    validation, streams = at(config, "data.validation"), at(config, "data.streams")
+    if not isinstance(validation, Mapping) or not isinstance(streams, Mapping):
+        return ""
+    if any(at(stream, "subset.kind") == "long_tail" for stream in streams.values()):
+        count = validation.get("per_class")
+        return f"up to {count} images per class of those the tail leaves out" if count else "none"
+    share = validation.get("share")
+    return f"a share of {text_of(share)} of every class" if share else "none"
+
+
+def _loss(config: Mapping[str, Any]) -> str:
+    """The supervised loss with the numbers that belong to it."""
+    loss = at(config, "method.loss")
+    kind = at(loss, "kind")
+    if kind not in LOSSES:
+        return ""
+    numbers = {"ldam": ("margin", "scale"), "focal": ("gamma",)}.get(kind, ())
+    words = [LOSSES[kind], *(f"{name} {text_of(loss[name])}" for name in numbers if name in loss)]
+    again = REWEIGHTING.get(str(loss.get("reweighting")), "")
+    words += [again.format(drw_start=text_of(loss.get("drw_start")), unit=at(config, "optim.unit"))] if again else []
+    return ", ".join(words)
+
+
+def _pretexts(config: Mapping[str, Any]) -> str:
+    """Names and weight of the pretexts."""
+    names = at(config, "method.pretexts.names")
+    if not isinstance(names, list | tuple):
+        return ""
+    listed = ", ".join(pretext_words(str(name)) for name in names)
+    return (
+        f"{listed}; their weight beside the labels {text_of(at(config, 'method.pretexts.weight'))}" if names else "none"
+    )
+
+
+def _gate(config: Mapping[str, Any]) -> str:
+    """What weighs the pretexts, with the knobs that this mode reads."""
+    gate = at(config, "method.gate")
+    mode = at(gate, "mode")
+    if mode not in GATES or not at(config, "method.pretexts.names"):
+        return ""
+    read = {
+        "learned": ("formula", "entropy_weight", "load_balance_weight"),
+        "frozen": ("formula",),
+        "usefulness": ("momentum", "temperature"),
+    }.get(mode, ())
+    knobs = {name: gate[name] for name in read if gate.get(name)}  # a penalty of 0 is none
+    words = [GATES[mode], *(f"{name.replace('_', ' ')} {text_of(v)}".replace("_", " ") for name, v in knobs.items())]
+    return ", ".join(words + (["losses divided by that of guessing"] if gate.get("chance_normalised") else []))
+
+
+def _attack(attack: Any) -> str:
+    """An attack by projected gradients; empty for none."""
+    if not isinstance(attack, Mapping) or not attack.get("steps"):
+        return ""
+    sizes = [f"{words} {_of_255(attack.get(key))}" for key, words in (("epsilon", "within"), ("step_size", "step"))]
+    return f"{attack['steps']} steps of PGD, {', '.join(sizes)}"
+
+
+def _of_255(value: Any) -> str:
+    """A change of pixels as a fraction of 255, the way papers write it."""
+    return f"{format(255 * value, '.3g')}/255" if is_number(value) else text_of(value)
 
 
 def _evaluation(run: RunFiles) -> str:
@@ -149,11 +265,26 @@ def protocol_of(row: Row) -> str:
     one = row.trained or row.untrained or row.pixels
     assert one is not None  # comparison_table leaves out rows without a score
     protocol = one.protocol
-    if isinstance(protocol, Mapping):
+    if row.own and isinstance(protocol, Mapping):
+        protocol = _own_protocol(row.key, protocol)
+    elif isinstance(protocol, Mapping):
         protocol = ", ".join(f"{name.replace('_', ' ')} {_short(text_of(value))}" for name, value in protocol.items())
     interval = INTERVALS[one.interval] if one.interval in INTERVALS else str(one.interval or "not stored")
     n = "" if one.n is None else f", n = {one.n:,}"
     return f"{protocol or 'protocol not stored'}. 95 % interval: {interval}{n}."
+
+
+def _own_protocol(key: str, protocol: Mapping[str, Any]) -> str:
+    """How the method's own classifier was judged; classes in numbers have a section of their own."""
+    attack = _attack(protocol)
+    words = ["the method's own classifier", f"{attack}, on the loss of the labels, random start" if attack else ""]
+    if at(protocol, "mean over"):
+        words.append(f"mean over {protocol['mean over']}")
+    names = at(protocol, "classes")
+    if isinstance(names, list):
+        more = len(names) - MOST_CLASSES
+        words.append(f"{', '.join(map(str, names[:MOST_CLASSES]))}{f' and {more} more' if more > 0 else ''}")
+    return ", ".join(filter(None, words))
 
 
 def _short(words: str) -> str:

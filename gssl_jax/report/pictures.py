@@ -1,4 +1,4 @@
-"""The picture sheets of the report: reconstructions, patch clusters, attention, nearest neighbours."""
+"""The picture sheets of the report: reconstructions, patch clusters, attention, Grad-CAM, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
+from gssl_jax.evals.gradcam import overlay
 from gssl_jax.report.sheet import Sheet, cell_side, displayable
 from gssl_jax.report.style import BLUE, CLASS_COLOURS, VERMILLION, class_names, shorten
 
 MOST_PICTURES = 8
+PAIRS = 3  # in a row
 MOST_ATTENDED = 4
 MOST_QUERIES = 6
 MOST_NEIGHBOURS = 5
 MOST_HEADS = 4
+PICTURE_SHARE = 0.7  # of the image in a Grad-CAM overlay, as in the figures of LoRot and G-SSL
 GOLDEN_ANGLE = 0.381966
 
 
@@ -52,6 +55,12 @@ def cluster_colours(maps: np.ndarray) -> dict[int, tuple[float, float, float]]:
     return colours
 
 
+def paired(number: int) -> int:
+    """How many of `number` pictures a sheet of pairs shows: full rows only, once there is one."""
+    shown = min(number, MOST_PICTURES)
+    return shown if shown < PAIRS else shown // PAIRS * PAIRS
+
+
 def draw_clusters(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
     """Pictures [n, S, S, C] and beside each its patches [h, w] in the colour of their cluster, three pairs a row."""
     images = displayable(pictures["images"])[:MOST_PICTURES]
@@ -59,8 +68,7 @@ def draw_clusters(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
     if maps.ndim != 3 or len(maps) != len(images):
         raise ValueError(f"cluster maps need the form [{len(images)}, h, w], got {maps.shape}")
     colours = cluster_colours(maps)
-    pairs = min(3, len(images))
-    whole = len(images) if len(images) < pairs else len(images) // pairs * pairs  # full rows only
+    pairs, whole = min(PAIRS, len(images)), paired(len(images))
     sheet = Sheet(-(-whole // pairs), 2 * pairs, cell_side(images.shape[1]), group=2, top=1)
     for place in range(whole):
         row, column = place // pairs, place % pairs * 2
@@ -94,6 +102,39 @@ def _heat(attention: np.ndarray) -> np.ndarray:
     attention = np.nan_to_num(attention)
     spread = attention.max() - attention.min()
     return colormaps["magma"]((attention - attention.min()) / (spread if spread > 0 else 1.0))[..., :3]
+
+
+def draw_gradcam(pictures: Mapping[str, np.ndarray], classes: tuple[str, ...], folder: Path) -> Path:
+    """Pictures [n, S, S, C] with their class, and beside each its evidence map [n, S, S] in [0, 1] laid over it, with
+    the `predicted` class int [n]; three pairs a row.
+
+    A right prediction has a solid blue frame; a wrong one a dashed orange frame and a cross; without `labels` (-1)
+    there is no frame.
+    """
+    whole = paired(len(pictures["images"]))
+    images = displayable(pictures["images"])[:whole]
+    maps = np.nan_to_num(np.asarray(pictures["maps"], np.float32))[:whole]
+    if maps.shape != images.shape[:3]:
+        raise ValueError(f"Grad-CAM maps need the form {list(images.shape[:3])}, got {maps.shape}")
+    predicted, labels = (np.asarray(pictures[key])[:whole] for key in ("predicted", "labels"))
+    names = class_names(sorted({int(x) for x in (*predicted, *labels)}), classes, longest=11)
+    laid = overlay(images, np.clip(maps, 0.0, 1.0), PICTURE_SHARE) / 255
+    pairs = min(PAIRS, whole)
+    sheet = Sheet(whole // pairs, 2 * pairs, cell_side(images.shape[1]), group=2, top=1, below=1)
+    for place in range(whole):
+        row, column = place // pairs, place % pairs * 2
+        sheet.put(row, column, images[place])
+        sheet.put(row, column + 1, laid[place])
+        name = names[int(predicted[place])]
+        if labels[place] >= 0:
+            right = predicted[place] == labels[place]
+            sheet.below(row, column, names[int(labels[place])])
+            sheet.frame(row, column + 1, BLUE if right else VERMILLION, dashed=not right)
+            name = name if right else f"\u2717 {shorten(name, 9)}"
+        sheet.below(row, column + 1, name)
+    for column in range(2 * pairs):
+        sheet.heading(column, ("image", "evidence")[column % 2])
+    return sheet.save(folder / "gradcam.png")
 
 
 def draw_neighbours(pictures: Mapping[str, np.ndarray], classes: tuple[str, ...], folder: Path) -> Path:

@@ -56,6 +56,7 @@ section > :last-child { margin-bottom: 0; }
 .bars b { font-weight: 650; grid-column: 3; text-align: right; }
 #verdict h2 { display: inline-block; font-size: .95rem; font-weight: 600; color: var(--soft); margin: 0 .7rem 0 0; }
 table { border-collapse: collapse; width: 100%; }
+table + table { margin-top: 1.5rem; }
 caption { text-align: left; padding-bottom: .6rem; }
 th, td { text-align: right; padding: .5rem .5rem; border-top: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }

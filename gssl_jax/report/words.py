@@ -1,4 +1,7 @@
-"""The comparison in numbers and the verdict in words; the report and the console read the same rows.
+"""The scores of a run as rows: names of measures, differences, and the tables of the console.
+
+A labelled method has rows of two kinds. Its own classifier (`own_rows`) is judged as it was trained, at the state that
+validation images chose and at the last step; its features (`frozen_rows`) are judged like those of any other backbone.
 
 Two scores count as different when their 95 % intervals do not overlap. That is stricter than a test at 5 %, and it
 is what the eye reads off the table; anything closer is called "no clear difference".
@@ -10,21 +13,30 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gssl_jax.knobs import at, is_number
 
 CONTROLS = {"untrained": "untrained", "pixels": "raw pixels"}
 ROWS = ("knn/top1", "linear/top1", "lowshot_1/top1", "lowshot_2/top1", "lowshot_5/top1")
-# The question of a person with few labels comes first, and the least noisy of its answers.
-HEADLINES = ("lowshot_5/top1", "lowshot_2/top1", "lowshot_1/top1", "linear/top1", "knn/top1")
-TONES = {
-    "above": ("good", "Clear gain"),
-    "below": ("bad", "Worse than untrained"),
-    "unclear": ("unclear", "No clear difference"),
-    "unknown": ("unclear", "Difference without an interval"),
+OWN, LAST = "accuracy", "last/"
+"""How the keys of a method's own classifier begin, and of its last step where validation chose another."""
+
+GROUPS = {
+    "many": "classes with many images",
+    "medium": "classes with some images",
+    "few": "classes with few images",
+    "head": "richest third of classes",
+    "middle": "middle third of classes",
+    "tail": "rarest third of classes",
 }
-ONE_SEED = "One training run with one seed: the intervals cover the choice of images, not the luck of training."
+RAREST = ("few", "tail")
+UNEVEN = 2.0
+"""Training images of the richest class over those of the rarest, from which on groups of classes are told apart: in a
+balanced set thirds by rank are thirds by the order of the classes, and say nothing."""
+
+PRETEXTS = {"lorot_e": "LoRot-E", "lorot_i": "LoRot-I", "relative_position": "relative position"}
 
 
 class Score(NamedTuple):
@@ -39,23 +51,33 @@ class Score(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One measure (`key`, and `label` in words) for the three backbones; None where it was not measured."""
+    """One measure (`key`, and `label` in words) for the three backbones, and of a method's own classifier at the last
+    step too; None where it was not measured."""
 
     key: str
     label: str
     trained: Score | None
     untrained: Score | None
     pixels: Score | None
+    last: Score | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether this is a measure of the method's own classifier."""
+        return self.key.startswith(OWN)
 
 
-class Verdict(NamedTuple):
-    """`tone` is good, unclear, bad or none; `row` is the measure of the headline (None without labels)."""
+class ClassScores(NamedTuple):
+    """Accuracy of each class, a fraction or None without test images, and its training images; all by class."""
 
-    tone: str
-    badge: str
-    headline: str
-    sentences: tuple[str, ...]
-    row: Row | None
+    names: tuple[str, ...]
+    accuracies: tuple[float | None, ...]
+    images: tuple[int, ...]
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some classes have clearly more training images than others."""
+        return max(self.images) >= UNEVEN * max(1, min(self.images))
 
 
 def score(entry: Any) -> Score | None:
@@ -76,7 +98,8 @@ def score(entry: Any) -> Score | None:
 
 
 def comparison_table(results: Mapping[str, Any]) -> list[Row]:
-    """The rows of the table: k-NN, linear and images per class first, then what else `eval` holds.
+    """The rows of the table: the method's own accuracy, k-NN, linear and images per class first, then what else
+    `eval` holds.
 
     Args:
       results: the content of results.json (schema 1). `eval` and `controls` may be null or absent.
@@ -86,13 +109,59 @@ def comparison_table(results: Mapping[str, Any]) -> list[Row]:
     """
     trained = results["eval"] if isinstance(at(results, "eval"), Mapping) else {}
     controls = [results["controls"][name] if at(results, f"controls.{name}") else {} for name in CONTROLS]
-    others = [key for key in trained if key not in ROWS]
+    classes = class_scores(results)
+    balanced = classes is not None and not classes.uneven
+    own = [key for key in trained if key.startswith(OWN) and not (balanced and _group(key))]
+    others = [key for key in trained if key not in ROWS and not key.startswith((OWN, LAST))]
     rows = []
-    for key in (*ROWS, *others):
-        scores = [score(table[key]) if key in table else None for table in (trained, *controls)]
+    for key in (*own, *ROWS, *others):
+        scores = [score(table[key]) if key in table else None for table in (trained, *controls, last_of(trained))]
         if any(scores):
             rows.append(Row(key, label(key), *scores))
     return rows
+
+
+def last_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of the last step, by the names of those they stand beside."""
+    return {key.removeprefix(LAST): entry for key, entry in entries.items() if key.startswith(LAST)}
+
+
+def own_rows(rows: Sequence[Row]) -> list[Row]:
+    """Measures of the method's own classifier."""
+    return [row for row in rows if row.own]
+
+
+def frozen_rows(rows: Sequence[Row]) -> list[Row]:
+    """Measures of small classifiers on frozen features."""
+    return [row for row in rows if not row.own]
+
+
+def labelled(results: Mapping[str, Any]) -> bool:
+    """Whether the method has a classifier of its own."""
+    entries = at(results, "eval")
+    return isinstance(entries, Mapping) and any(key.startswith(OWN) for key in entries)
+
+
+def class_scores(results: Mapping[str, Any]) -> ClassScores | None:
+    """Accuracy by class of the method's own classifier on clean images, or None where it was not stored."""
+    entries = at(results, "eval")
+    entry = entries.get(f"{OWN}/top1") if isinstance(entries, Mapping) else None
+    each, images = at(entry, "protocol.per_class"), at(entry, "protocol.train_images")
+    if not isinstance(each, Mapping) or not isinstance(images, list) or len(each) != len(images) or not images:
+        return None
+    accuracies = tuple(float(one) if is_number(one) else None for one in each.values())
+    return ClassScores(tuple(map(str, each)), accuracies, tuple(int(n) for n in images))
+
+
+def rarest(rows: Sequence[Row]) -> Row | None:
+    """The row of the classes with the fewest training images."""
+    return next((row for row in rows if row.own and _group(row.key) in RAREST), None)
+
+
+def _group(key: str) -> str:
+    """The group of classes that a key of the own classifier is about; empty for all classes."""
+    name = key.removeprefix(f"{OWN}/")
+    return name if name in GROUPS else ""
 
 
 def label(key: str) -> str:
@@ -100,7 +169,18 @@ def label(key: str) -> str:
     shots = re.fullmatch(r"lowshot_(\d+)/top1", key)
     if shots:
         return f"{shots[1]} image{'' if shots[1] == '1' else 's'} per class"
-    return {"knn/top1": "k-NN", "linear/top1": "linear"}[key] if key in ROWS else key
+    attacked = re.fullmatch(rf"{OWN}_(.+)/top1", key)
+    if attacked:
+        return f"accuracy under {re.sub(r'^pgd_?(?=[0-9])', 'PGD-', attacked[1])}"
+    if _group(key):
+        return GROUPS[_group(key)]
+    names = {"knn/top1": "k-NN", "linear/top1": "linear", f"{OWN}/top1": "accuracy"}
+    return {**names, f"{OWN}/balanced": "mean over classes"}.get(key, key)
+
+
+def pretext_words(name: str) -> str:
+    """The name of a pretext as its paper writes it: "LoRot-E", "relative position"."""
+    return PRETEXTS.get(name, name.replace("_", " "))
 
 
 def per_cent(value: float) -> str:
@@ -123,137 +203,45 @@ def compare(one: Score, other: Score) -> tuple[float, str]:
     return points, "below" if one.high < other.low else "unclear"
 
 
-def console_table(results: Mapping[str, Any]) -> Table:
-    """The same rows for the terminal: accuracy and 95 % interval in per cent for the three backbones."""
-    table = Table(title="Accuracy on test images, per cent (95 % interval)")
-    table.add_column("frozen features")
-    for name in ("trained", *CONTROLS.values()):
-        table.add_column(name, justify="right")
-    for row in comparison_table(results):
-        cells = (row.trained, row.untrained, row.pixels)
-        table.add_row(row.label, *("-" if c is None else f"{per_cent(c.value)} ({interval_words(c)})" for c in cells))
+def own_columns(results: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of the own classifier's table: the state that is judged, and the last one where it is another."""
+    chosen, steps = at(results, "run.selected_step"), at(results, "run.steps")
+    if not last_of(at(results, "eval") or {}):
+        return (f"at step {steps:,}",) if is_number(steps) else ("trained",)
+    return (
+        f"chosen, step {chosen:,}" if is_number(chosen) else "chosen",
+        f"last, step {steps:,}" if is_number(steps) else "last",
+    )
+
+
+def console_table(results: Mapping[str, Any]) -> RenderableType:
+    """The same rows for the terminal: accuracy and 95 % interval in per cent; a labelled method's own come first."""
+    rows = comparison_table(results)
+    own, frozen = own_rows(rows), frozen_rows(rows)
+    caption = "Accuracy on test images, per cent (95 % interval)"
+    tables = []
+    if own:
+        columns = own_columns(results)
+        cells = [(row.label, (row.trained, row.last)[: len(columns)]) for row in own]
+        tables.append(_table(caption, ("own classifier", *columns), cells))
+    if frozen or not own:
+        scores = [(row.label, (row.trained, row.untrained, row.pixels)) for row in frozen]
+        headings = ("frozen features", "trained", *CONTROLS.values())
+        tables.append(_table("" if own else caption, headings, scores))
+    return Group(*tables)
+
+
+def _table(
+    caption: str, headings: Sequence[str], rows: Sequence[tuple[str, tuple[Score | None, ...]]]
+) -> RenderableType:
+    table = Table(title=caption or None)
+    for place, name in enumerate(headings):
+        table.add_column(name, justify="right" if place else "left")
+    for words, scores in rows:
+        table.add_row(words, *("-" if one is None else f"{per_cent(one.value)} ({_short(one)})" for one in scores))
     return table
 
 
-def verdict(results: Mapping[str, Any], alarms: int = 0) -> Verdict:
-    """What the run has shown, in one sentence and a few that qualify it.
-
-    Args:
-      results: the content of results.json.
-      alarms: number of alarms raised or found, so that a good score does not hide one.
-    """
-    rows = {row.key: row for row in comparison_table(results) if row.trained is not None}
-    named = "one alarm" if alarms == 1 else f"{alarms} alarms"
-    warning = (f"The health section names {named}: read it before using this backbone.",) if alarms else ()
-    if not rows:
-        return _without_scores(results, warning)
-    ordered = [rows[key] for key in HEADLINES if key in rows] or list(rows.values())
-    row = next((r for r in ordered if r.untrained is not None), ordered[0])
-    if row.trained is None or row.untrained is None:
-        return _without_control(row, warning)
-    kind = compare(row.trained, row.untrained)[1]
-    tone, badge = TONES[kind]
-    sentences = [_numbers(row.trained, row.untrained)]
-    if row.pixels is not None:
-        sentences.append(_pixels_sentence(row.trained, row.pixels))
-        if kind == "above" and compare(row.trained, row.pixels)[1] != "above":
-            tone, badge = "unclear", "Gain over untrained, not over raw pixels"
-    sentences += _other_rows([other for other in ordered if other.key != row.key])
-    return Verdict(tone, badge, _headline(row, row.trained, row.untrained), (*warning, *sentences, ONE_SEED), row)
-
-
-def _without_control(row: Row, warning: tuple[str, ...]) -> Verdict:
-    assert row.trained is not None
-    headline = f"{_place(row)} this backbone reaches {per_cent(row.trained.value)} % ({_interval(row.trained)})."
-    text = "The untrained backbone was not measured, so this run cannot say whether pretraining helped."
-    return Verdict("unclear", "Nothing to compare with", headline, (*warning, text), row)
-
-
-def _without_scores(results: Mapping[str, Any], warning: tuple[str, ...]) -> Verdict:
-    if not results:
-        headline = "This run has no results yet, so there is nothing to judge."
-        text = "Run the same command again: it goes on where it stopped."
-        return Verdict("none", "No results", headline, (*warning, text), None)
-    problems = sorted(
-        {str(at(entry, "protocol.problem")) for entry in _evaluated(results) if at(entry, "protocol.problem")}
-    )
-    if problems:
-        headline = "The trained backbone could not be measured: training has broken it."
-        text = f"The evaluation says: {'; '.join(problems)}. The health section names what to change."
-        return Verdict("bad", "Could not be measured", headline, (*warning, text), None)
-    headline = "The images came without labels, so this report cannot say how good the backbone is."
-    text = (
-        "It shows the health of the training and pictures of what was learned. A few labelled images per class "
-        "(a train/ and a test/ folder with one folder per class) are enough for a verdict."
-    )
-    return Verdict("none", "No labels", headline, (*warning, text), None)
-
-
-def _evaluated(results: Mapping[str, Any]) -> list[Any]:
-    """The entries of the trained backbone that are there, whether they have a value or not."""
-    entries = at(results, "eval")
-    return [entry for entry in entries.values() if entry] if isinstance(entries, Mapping) else []
-
-
-def _headline(row: Row, one: Score, other: Score) -> str:
-    points, kind = compare(one, other)
-    size = "level with" if points == 0 else f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
-    end = {
-        "above": ".",
-        "below": ": pretraining made it worse.",
-        "unclear": ", within the intervals: this run shows no difference.",
-        "unknown": ", without intervals to judge it by.",
-    }
-    return f"{_place(row)} this backbone is {size} the untrained one{end[kind]}"
-
-
-def _numbers(one: Score, other: Score) -> str:
-    """The two scores behind the headline, with their intervals."""
-    return f"{per_cent(one.value)} % ({_interval(one)}) against {per_cent(other.value)} % ({_interval(other)})."
-
-
-def _pixels_sentence(one: Score, pixels: Score) -> str:
-    points, kind = compare(one, pixels)
-    if kind == "above":
-        return f"It is {points:.1f} points above the same classifier on raw pixels ({per_cent(pixels.value)} %)."
-    size = (
-        f"{abs(points):.1f} points below" if kind == "below" else f"not clearly better than ({_signed(points)} points)"
-    )
-    return f"It is {size} the same classifier on raw pixels, {per_cent(pixels.value)} % ({_interval(pixels)})."
-
-
-def _other_rows(rows: Sequence[Row]) -> list[str]:
-    """The measures that are not the headline, grouped by how they compare with the untrained backbone."""
-    groups: dict[str, list[str]] = {"above": [], "unclear": [], "below": [], "unknown": []}
-    for row in rows:
-        if row.trained is not None and row.untrained is not None:
-            points, kind = compare(row.trained, row.untrained)
-            groups[kind].append(f"{row.label} ({_signed(points)})")
-    words = {
-        "above": "Clearly above",
-        "unclear": "Within the intervals",
-        "below": "Clearly below",
-        "unknown": "Measured without an interval",
-    }
-    parts = [f"{words[kind]}: {_listing(names)}." for kind, names in groups.items() if names]
-    return [f"The other measures, in points against the untrained one. {' '.join(parts)}"] if parts else []
-
-
-def _signed(points: float) -> str:
-    """Points with their sign and a true minus: +1.2, \u22120.4."""
-    return f"{points:+.1f}".replace("-", "\u2212")
-
-
-def _place(row: Row) -> str:
-    named = {"knn/top1": "By nearest neighbours (k-NN)", "linear/top1": "With a linear classifier on all labels"}
-    if row.key in named:
-        return named[row.key]
-    return f"At {row.label}" if row.key.startswith("lowshot_") else f"By {row.label}"
-
-
-def _interval(one: Score) -> str:
-    return "no interval" if one.low is None else f"95 % interval {interval_words(one)}"
-
-
-def _listing(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _short(one: Score) -> str:
+    """The interval with a dash: three columns of them fit into 80 characters."""
+    return interval_words(one).replace(" to ", "\u2013")

@@ -15,6 +15,17 @@ from gssl_jax.training.loop import Row
 QUIET_SECONDS = 10.0
 """Least time between plain lines where the output is not a terminal."""
 
+LONGEST = 120
+"""Characters of the live line, above which pretexts are told by their weights alone."""
+
+SHORT = {
+    "rotation": "rot",
+    "lorot_e": "LoRot-E",
+    "lorot_i": "LoRot-I",
+    "channels": "chan",
+    "relative_position": "rel",
+}
+
 NAMES = {
     "train/loss": "loss",
     "train/loss_cls": "cls",
@@ -31,8 +42,11 @@ def clock(seconds: float) -> str:
 
 
 def progress_line(stage: str, step: int, total: int, row: Row, eta: float) -> str:
-    """Step, ETA, images/s, loss terms, target entropy and prototype use in one line."""
+    """Step, ETA, images/s, loss terms, and how the method does, in one line: target entropy and prototype use, or the
+    accuracy on training batches and each pretext as loss x weight."""
     parts = [f"{stage} {step}/{total}", f"ETA {clock(eta)}", f"{row['train/images_per_second']:.0f} img/s"]
+    if "train/loss_supervised" in row:
+        return " | ".join([*parts, *_supervised(row, LONGEST - len(" | ".join(parts)))])
     parts.append(" ".join(f"{short} {row[name]:.3f}" for name, short in NAMES.items() if name in row))
     for short, name in (("entropy", "target_entropy"), ("in use", "prototypes_in_use")):
         levels = [
@@ -43,6 +57,31 @@ def progress_line(stage: str, step: int, total: int, row: Row, eta: float) -> st
         if levels:
             parts.append(f"{short} {' '.join(levels)}")
     return " | ".join(parts)
+
+
+def _supervised(row: Row, room: int) -> list[str]:
+    """The parts of the line about a labelled method: its losses and accuracy, and as much about the pretexts as fits
+    into `room` characters, the heaviest first where not all of them fit."""
+    own = {"labels": "train/loss_supervised", "unlabelled": "train/loss_consistency", "acc": "train/accuracy"}
+    parts = [" ".join(f"{short} {row[key]:.3f}" for short, key in own.items() if key in row)]
+    weights = {key.removeprefix("gate/weight_"): row[key] for key in row if key.startswith("gate/weight_")}
+    if not weights:
+        return parts
+    room -= len(f"{parts[0]} |  | ")
+    terms = {name: f"{row[f'train/loss_{name}']:.2f}x{_bare(weight)}" for name, weight in weights.items()}
+    line = " ".join(f"{SHORT.get(name, name)} {term}" for name, term in terms.items())
+    if len(line) > room:
+        heaviest = sorted(weights, key=lambda name: -weights[name])
+        shares = [f"{SHORT.get(name, name)} {_bare(weights[name])}" for name in heaviest]
+        while len(shares) > 1 and len(f"gate {' '.join(shares)} ...") > room:
+            shares.pop()
+        line = f"gate {' '.join(shares)}{' ...' if len(shares) < len(weights) else ''}"
+    return [*parts, line]
+
+
+def _bare(weight: float) -> str:
+    """A weight in two digits without the zero before them: .28, 1.00."""
+    return f"{weight:.2f}".removeprefix("0")
 
 
 class Progress:

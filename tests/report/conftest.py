@@ -77,6 +77,74 @@ def rows_of():
 
 
 @pytest.fixture
+def labelled_results(make_results):
+    """labelled_results(**values of eval keys, with "__" for "/") of a labelled method with three classes, chosen at
+    step 300 of 400; None leaves an entry out."""
+
+    def make(**changes):
+        trained = {"accuracy/top1": 0.5, "accuracy/balanced": 0.5, "accuracy/head": 0.8, "accuracy/middle": 0.5,
+                   "accuracy/tail": 0.2, "knn/top1": 0.45, "linear/top1": 0.48}  # fmt: skip
+        last = {"last/accuracy/top1": 0.47, "last/accuracy/balanced": 0.47, "last/accuracy/tail": 0.1}
+        trained |= last | {key.replace("__", "/"): value for key, value in changes.items()}
+        results = make_results(
+            {key: value for key, value in trained.items() if value is not None},
+            {"knn/top1": 0.25, "linear/top1": 0.3}, {"knn/top1": 0.2, "linear/top1": 0.22},
+        )  # fmt: skip
+        own = {"per_class": {"cat": 0.8, "dog": 0.5, "hen": 0.2}, "train_images": [100, 40, 10]}
+        for key in ("accuracy/top1", "last/accuracy/top1"):
+            if key in results["eval"]:
+                results["eval"][key]["protocol"] = dict(own)
+        for entries in (results["eval"], *results["controls"].values()):
+            for key in ("knn/top1", "linear/top1"):
+                entries[key]["protocol"] = {"feature": "feat", "train_images": 150}
+        results["run"]["selected_step"] = 300
+        return results
+
+    return make
+
+
+@pytest.fixture
+def gated_config(config):
+    """The configuration of a labelled method with a gate."""
+    subset = {"kind": "long_tail", "profile": "exponential", "factor": 0.1, "count": 0, "share": 1.0}
+    gate = {"mode": "learned", "formula": "softmax_of_mean", "chance_normalised": False, "entropy_weight": 0.0,
+            "load_balance_weight": 0.0, "momentum": 0.99, "temperature": 0.1}  # fmt: skip
+    config["data"] |= {"validation": {"per_class": 25, "share": 0.1}}
+    config["data"]["streams"]["train"]["subset"] = subset
+    config["backbone"] = {"kind": "resnet", "name": "resnet32"}
+    config["method"] = {
+        "name": "gated", "pretexts": {"names": ["lorot_e", "flip"], "weight": 0.1}, "gate": gate,
+        "loss": {"kind": "ldam", "margin": 0.5, "scale": 30.0, "gamma": 2.0, "reweighting": "drw", "drw_start": 320.0},
+        "attack": {"steps": 0, "epsilon": 8 / 255, "step_size": 2 / 255},
+    }  # fmt: skip
+    config["optim"]["unit"] = "step"
+    return config
+
+
+def gated_rows(steps=range(10, 410, 10), stage="target", **changes):
+    """Lines of metrics.jsonl of a labelled method with two pretexts; `changes` as in `metric_rows`."""
+    rows = []
+    for step in steps:
+        row = {"stage": stage, "step": step, "train/loss": 2.1, "train/loss_supervised": 2.0, "train/accuracy": 0.4,
+               "train/learning_rate": 0.1, "gate/entropy": 0.9, "gate/sample_entropy": 0.9, "gate/largest": 0.6,
+               "health/feature_std": 0.1, "health/rankme": 30.0}  # fmt: skip
+        for name, loss, weight in (("lorot_e", 2.5, 0.4), ("flip", 0.6, 0.6)):
+            row |= {f"train/loss_{name}": loss, f"train/accuracy_{name}": 0.5, f"gate/weight_{name}": weight,
+                    f"gate/alignment_{name}": 0.1 * (-1) ** (step // 10)}  # fmt: skip
+        row |= {key.replace("__", "/"): value for key, value in changes.items()}
+        rows.append({key: value for key, value in row.items() if value is not None})
+        if step % 100 == 0:
+            rows.append({"stage": stage, "step": step, "eval/validation": step / 1000})
+    return rows
+
+
+@pytest.fixture
+def gated_rows_of():
+    """`gated_rows` as a fixture."""
+    return gated_rows
+
+
+@pytest.fixture
 def make_folder(tmp_path, make_results, config):
     """make_folder(results=, rows=, config=) writes a run folder; None leaves the file out."""
     good = make_results(
@@ -99,16 +167,17 @@ def make_folder(tmp_path, make_results, config):
 
 @pytest.fixture
 def make_pictures():
-    """make_pictures(channels): every kind of picture, random but of the right forms, for three classes."""
+    """make_pictures(channels): every kind of picture, random but of the right forms, for three classes; `evidence` of a
+    classifier where asked for."""
 
-    def make(channels=1, number=4, side=16, heads=3, neighbours=5):
+    def make(channels=1, number=4, side=16, heads=3, neighbours=5, evidence=False):
         rng = np.random.default_rng(0)
 
         def images(*shape):
             return rng.random((*shape, side, side, channels), dtype=np.float32)
 
         labels = np.arange(number) % 3
-        return {
+        pictures = {
             "reconstruction": {kind: images(number) for kind in ("input", "corrupted", "reconstructed")},
             "clusters": {"images": images(number), "maps": rng.integers(0, 8, (number, 4, 4))},
             "attention": {"images": images(number), "maps": rng.random((number, heads, 4, 4))},
@@ -116,5 +185,9 @@ def make_pictures():
                            "neighbour_labels": np.repeat(labels[:, None], neighbours, axis=1)},
             "tsne": {"points": rng.normal(size=(60, 2)), "labels": np.arange(60) % 3},
         }  # fmt: skip
+        if evidence:
+            maps = rng.random((number, side, side))
+            pictures["gradcam"] = {"images": images(number), "maps": maps, "predicted": labels % 2, "labels": labels}
+        return pictures
 
     return make

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gssl_jax.report import charts
+from gssl_jax.report import charts, lines
 from gssl_jax.report.reading import Metrics, Series
 from gssl_jax.report.style import class_names, drawable
 from gssl_jax.report.words import comparison_table
@@ -37,11 +37,11 @@ def test_curves_without_numbers_are_left_out(tmp_path):
 
 def test_a_long_series_is_thinned_by_means():
     steps = np.arange(4000.0)
-    thin = charts._thinned(Series(steps, 2 * steps))
+    thin = lines.thinned(Series(steps, 2 * steps))
     assert len(thin.steps) == 800
     np.testing.assert_array_equal(thin.steps[:2], [2.0, 7.0])  # the means of 0..4 and 5..9
     np.testing.assert_array_equal(thin.values, 2 * thin.steps)
-    assert charts._thinned(Series(steps[:800], steps[:800])).steps.shape == (800,)
+    assert lines.thinned(Series(steps[:800], steps[:800])).steps.shape == (800,)
 
 
 def test_low_shot_needs_low_shot_rows(tmp_path, make_results):

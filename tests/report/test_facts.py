@@ -50,3 +50,51 @@ def test_protocols(make_results):
     )
     assert protocol_of(rows[1]) == "feature cls_prenorm. 95 % interval: other, n = 20."
     assert [name for name, _ in feature_notes(rows[1:])] == ["cls_prenorm"]  # "feature" does not mention "feat"
+
+
+def test_what_a_labelled_method_was_told(make_folder, labelled_results, gated_config):
+    told = dict(facts(read_run(make_folder(labelled_results(), [], gated_config))))
+    assert told["Method"] == "supervised training with gated pretext tasks (G-SSL)"
+    assert told["Training subset"] == "long tail, exponential, factor 0.1; 100 to 10 of a class"
+    assert told["Validation"] == "up to 25 images per class of those the tail leaves out"
+    assert told["Loss"] == (
+        "LDAM, margin 0.5, scale 30, classes reweighted by their effective number from 320 steps on"
+    )
+    assert told["Pretexts"] == "LoRot-E, flip; their weight beside the labels 0.1"
+    assert told["Gate"] == "a linear gate that learns from the losses it weighs, formula softmax of mean"
+    assert "Attack" not in told and "Prototypes" not in told
+
+
+def test_other_choices_of_a_labelled_method(make_folder, labelled_results, gated_config):
+    gated_config["data"]["streams"]["train"]["subset"] |= {"kind": "shots", "count": 5}
+    method = gated_config["method"]
+    method["loss"] |= {"kind": "ce", "reweighting": "none"}
+    method["gate"] |= {"mode": "usefulness", "chance_normalised": True}
+    method["attack"]["steps"] = 10
+    told = dict(facts(read_run(make_folder(labelled_results(), [], gated_config))))
+    assert told["Training subset"].startswith("5 of each class")
+    assert told["Validation"] == "a share of 0.1 of every class" and told["Loss"] == "cross-entropy"
+    assert told["Gate"].endswith("momentum 0.99, temperature 0.1, losses divided by that of guessing")
+    assert told["Attack"] == "10 steps of PGD, within 8/255, step 2/255"
+
+
+def test_the_protocol_of_the_own_classifier_is_short(labelled_results):
+    results = labelled_results(accuracy_pgd20__top1=0.3)
+    attack = {
+        "attack": "PGD, random start",
+        "epsilon": 8 / 255,
+        "step_size": 2 / 255,
+        "steps": 20,
+        "per_class": {"a": 1},
+    }
+    results["eval"]["accuracy_pgd20/top1"]["protocol"] = attack
+    results["eval"]["accuracy/tail"]["protocol"] = {"mean over": "classes", "classes": [f"c{k}" for k in range(14)]}
+    told = {row.key: protocol_of(row).split(". 95")[0] for row in comparison_table(results)}
+    assert told["accuracy/top1"] == "the method's own classifier"
+    assert told["accuracy_pgd20/top1"] == (
+        "the method's own classifier, 20 steps of PGD, within 8/255, step 2/255, on the loss of the labels, "
+        "random start"
+    )
+    assert told["accuracy/tail"].endswith(
+        "mean over classes, c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11 and 2 more"
+    )

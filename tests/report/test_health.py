@@ -126,3 +126,40 @@ def test_nothing_logged_is_nothing_said(found):
     assert found(rows=[]) == {}
     found.config.clear()
     assert found(health__prototypes_in_use_patch=0.05)["Patch assignments hardly use their prototypes"].knob == ""
+
+
+@pytest.fixture
+def told(gated_config, gated_rows_of):
+    """told(changes of the rows) -> {title: finding} of a labelled method."""
+
+    def run(**changes):
+        rows = tuple(gated_rows_of(**changes))
+        return {one.title: one for one in findings(RunFiles(gated_config, {}, Metrics(rows)))}
+
+    run.gate = gated_config["method"]["gate"]
+    return run
+
+
+def test_an_open_gate_is_in_order_and_no_assignment_is_spoken_of(told):
+    found = told()
+    assert list(found) == ["Gate", "Features"] and {one.level for one in found.values()} == {"good"}
+    assert found["Gate"].text == "Weights at the end: LoRot-E 0.40, flip 0.60. Their entropy is 90 % of its maximum."
+
+
+@pytest.mark.parametrize(
+    ("mode", "knob"),
+    [("learned", "--config.method.gate.mode=usefulness"), ("frozen", "--config.method.gate.mode=usefulness"),
+     ("usefulness", "--config.method.gate.temperature=0.2")],
+)  # fmt: skip
+def test_a_closed_gate_names_its_pretext_and_a_knob(told, mode, knob):
+    told.gate["mode"] = mode
+    one = told(gate__entropy=0.1, gate__weight_flip=0.98, gate__weight_lorot_e=0.02)["The gate has closed on flip"]
+    assert (one.level, one.knob) == ("hint", knob) and "98 % of the weight" in one.text
+    assert ("load_balance_weight" in one.text) == (mode == "learned")
+    assert "Gate" in told(gate__entropy=0.21)
+
+
+def test_a_gate_without_a_choice_is_not_closed(told):
+    nothing = told(gate__entropy=0.0, gate__weight_flip=0.0, gate__weight_lorot_e=0.0)  # mode none
+    alone = told(gate__entropy=0.0, gate__weight_lorot_e=None)  # one pretext
+    assert list(nothing) == list(alone) == ["Features"]

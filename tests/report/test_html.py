@@ -13,6 +13,7 @@ from gssl_jax.report.captions import HEADINGS
 from gssl_jax.report.html import write_report
 
 VOID = {"meta", "img", "br"}
+SECTIONS = [name for name in HEADINGS if name != "classes"]  # of a method that learns without labels
 
 
 class Page(HTMLParser):
@@ -57,9 +58,9 @@ def report(make_folder, make_pictures):
 
 def test_the_page_has_every_section_the_verdict_first(report):
     page = report()
-    assert page.ids("section") == list(HEADINGS) and page.ids("section")[0] == "verdict"
-    for words in HEADINGS.values():
-        assert words in page.said
+    assert page.ids("section") == SECTIONS and page.ids("section")[0] == "verdict"
+    for name, words in HEADINGS.items():
+        assert (words in page.said) == (name in SECTIONS)
     assert "At 5 images per class this backbone is 24.0 points above the untrained one." in page.said
     assert page.text.count('class="chance" style="left:33.33%"') == 3
     assert "Dotted: guessing among 3 classes, 33.3 %." in page.said
@@ -110,12 +111,12 @@ def test_an_unlabelled_run_says_so_and_shows_health(report, make_results, make_p
     assert "cannot say how good the backbone is" in page.said and "Class assignments" in page.said
     assert "Evaluation images" not in page.said and "guessing" not in page.said
     assert "solid blue frame" not in page.said
-    assert page.ids("section") == list(HEADINGS)
+    assert page.ids("section") == SECTIONS
 
 
 def test_missing_pictures_and_files_leave_a_sentence(tmp_path):
     page = Page(write_report(tmp_path, {}, ()).read_text())
-    assert page.ids("section") == list(HEADINGS) and page.ids("figure") == []
+    assert page.ids("section") == SECTIONS and page.ids("figure") == []
     for words in ("results.json is missing.", "metrics.jsonl holds no numbers to plot.", "No health was logged",
                   "No attention maps", "config.json could not be read"):  # fmt: skip
         assert words in page.said
@@ -152,3 +153,57 @@ def test_writing_again_replaces_the_page_and_leaves_nothing_else(report, tmp_pat
     assert (tmp_path / "report.html").read_text() == first  # and the same inputs give the same page
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["config.json", "figures", "metrics.jsonl", "report.html", "results.json"]
+
+
+@pytest.fixture
+def labelled_report(report, labelled_results, gated_config, gated_rows_of, make_pictures):
+    """labelled_report(**changes of the folder) -> the parsed page of a labelled method."""
+
+    def write(**changes):
+        pictures = {name: make_pictures(3, evidence=True)[name] for name in ("gradcam", "neighbours", "tsne")}
+        given = {"results": labelled_results(), "settings": gated_config, "rows": gated_rows_of(), "pictures": pictures}
+        return report(**(given | changes))
+
+    return write
+
+
+def test_a_labelled_page_shows_what_it_owes_and_no_more(labelled_report):
+    page = labelled_report()
+    assert page.ids("section") == [name for name in HEADINGS if name != "lowshot"]
+    sheets = ["gradcam", "neighbours", "tsne"]
+    curves = ["loss", "validation", "gate", "alignment", "pretexts", "features", "schedule"]
+    assert page.ids("figure") == [f"figure-{name}" for name in ("classes", *curves, *sheets)]
+    for word in (
+        "prototype",
+        "ssignment",
+        "entropy of the target",
+        "No reconstructions",
+        "Patch clusters",
+        "Attention",
+    ):
+        assert word not in page.said
+    assert "solid blue frame is a right prediction" in page.said and "vision transformer" not in page.said
+
+
+def test_a_labelled_page_has_two_tables_and_every_class(labelled_report):
+    page = labelled_report()
+    assert page.said.index("own classifier chosen, step 300 last, step 400") < page.said.index(
+        "frozen features trained"
+    )
+    assert "rarest third of classes 20.0 18.0\u201322.0 10.0 8.0\u201312.0" in page.said
+    assert "hen 10 20.0" in page.said  # training images and accuracy, in the table of classes
+    assert page.said.index("cat 100") < page.said.index("dog 40") < page.said.index("hen 10")
+    assert "per class" not in page.said.split("Protocol")[-1]  # the protocol does not print every class again
+
+
+def test_the_evidence_of_a_transformer_is_told_apart(labelled_report, gated_config):
+    gated_config["backbone"]["kind"] = "vit"
+    assert "The class token of a vision transformer leaves no trace" in labelled_report().said
+
+
+def test_a_labelled_page_without_pictures_or_classes_says_so(labelled_report, labelled_results):
+    results = labelled_results()
+    del results["eval"]["accuracy/top1"]["protocol"]["per_class"]
+    page = labelled_report(results=results, pictures={})
+    assert "results.json does not hold the accuracy of each class." in page.said
+    assert "No evidence maps" in page.said and "No attention maps" not in page.said

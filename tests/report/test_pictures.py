@@ -16,11 +16,12 @@ def opened(path):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_every_sheet_is_a_plausible_png(tmp_path, make_pictures, channels):
-    given = make_pictures(channels)
+    given = make_pictures(channels, evidence=True)
     drawn = [
         pictures.draw_reconstruction(given["reconstruction"], tmp_path),
         pictures.draw_clusters(given["clusters"], tmp_path),
         pictures.draw_attention(given["attention"], tmp_path),
+        pictures.draw_gradcam(given["gradcam"], ("<b>", "$^$", "\u732b"), tmp_path),
         pictures.draw_neighbours(given["neighbours"], ("<b>", "$^$", "\u732b"), tmp_path),
     ]
     for path in drawn:
@@ -86,3 +87,26 @@ def test_wrong_forms_are_refused_by_name(tmp_path, make_pictures):
     with pytest.raises(ValueError, match="differ in shape"):
         wrong = {"corrupted": np.zeros((4, 8, 8, 1))}
         pictures.draw_reconstruction(given["reconstruction"] | wrong, tmp_path)
+
+
+def test_evidence_is_laid_over_the_image(tmp_path):
+    """Where there is no evidence the image is darkened to seven tenths; where there is most it is brightest."""
+    maps = np.zeros((1, 16, 16))
+    maps[0, :8] = 1.0
+    given = {"images": np.full((1, 16, 16, 3), 0.5), "maps": maps, "predicted": np.array([0]), "labels": np.array([-1])}
+    image = opened(pictures.draw_gradcam(given, ("a",), tmp_path)).astype(int)
+    side, gap, top = cell_side(16), 12, round(0.27 * cell_side(16)) + 6
+    heated, plain = (image[top + y, side + gap + side // 2, :3] for y in (side // 4, side * 3 // 4))
+    np.testing.assert_allclose(plain, 0.7 * 127.5, atol=2)
+    assert heated.min() > 0.7 * 127.5 and heated[0] > 150
+    assert abs(image[top + side // 2, side // 2, 0] - 127.5) < 2  # the image beside it is as it was
+
+
+def test_evidence_of_the_wrong_form_is_refused(tmp_path, make_pictures):
+    given = make_pictures(evidence=True)["gradcam"]
+    with pytest.raises(ValueError, match=r"Grad-CAM maps need the form \[3, 16, 16\]"):
+        pictures.draw_gradcam(given | {"maps": np.zeros((4, 4, 4))}, (), tmp_path)
+
+
+def test_a_sheet_of_pairs_has_full_rows():
+    assert [pictures.paired(number) for number in (1, 2, 3, 4, 7, 20)] == [1, 2, 3, 3, 6, 6]

@@ -1,0 +1,77 @@
+"""The tables of the page: scores with intervals, and every class in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from gssl_jax.report import captions
+from gssl_jax.report.words import (
+    CONTROLS,
+    ClassScores,
+    Row,
+    Score,
+    frozen_rows,
+    interval_words,
+    own_columns,
+    own_rows,
+    per_cent,
+)
+
+
+def text(words: str) -> str:
+    """Words safe in HTML, a number never parted from its per cent sign."""
+    return escape(words, quote=True).replace(" %", "&nbsp;%")
+
+
+def score_tables(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """The rows as one table; of a labelled method as two, its own classifier first."""
+    own, frozen = own_rows(rows), frozen_rows(rows)
+    parts = []
+    if own:
+        columns = own_columns(results)
+        words = captions.OWN_TABLE + (f" {captions.OWN_CHOICE}" if len(columns) > 1 else "")
+        cells = [(row.label, (row.trained, row.last)[: len(columns)]) for row in own]
+        parts.append(_scores(words, ("own classifier", *columns), cells))
+    if frozen:
+        words = captions.FROZEN_TABLE if own else captions.TABLE
+        headings = ("frozen features" if own else "measure", "trained", *CONTROLS.values())
+        cells = [(row.label, (row.trained, row.untrained, row.pixels)) for row in frozen]
+        parts.append(_scores(words, headings, cells))
+    return "".join(parts)
+
+
+def _scores(caption: str, headings: Sequence[str], rows: Sequence[tuple[str, tuple[Score | None, ...]]]) -> str:
+    lines = []
+    for label, scores in rows:
+        cells = "".join(_cell(one, place == 0) for place, one in enumerate(scores))
+        lines.append(f'<tr><th scope="row">{text(label)}</th>{cells}</tr>')
+    return _table(caption, headings, lines)
+
+
+def _cell(one: Score | None, first: bool) -> str:
+    if one is None:
+        return "<td>\u2013</td>"
+    kind = ' class="first"' if first else ""
+    interval = interval_words(one).replace(" to ", "\u2013")
+    return f"<td{kind}>{per_cent(one.value)}<small>{interval}</small></td>"
+
+
+def class_table(scores: ClassScores) -> str:
+    """Every class with its training images and its accuracy in per cent, the richest first; closed until asked for."""
+    order = sorted(range(len(scores.names)), key=lambda k: -scores.images[k])
+    lines = []
+    for k in order:
+        one = scores.accuracies[k]
+        accuracy = "\u2013" if one is None else per_cent(one)
+        name = f'<th scope="row">{text(scores.names[k])}</th>'
+        lines.append(f"<tr>{name}<td>{scores.images[k]:,}</td><td>{accuracy}</td></tr>")
+    table = _table("", ("class", "training images", "accuracy, %"), lines)
+    return f"<details><summary>{captions.CLASSES_TABLE}</summary>{table}</details>"
+
+
+def _table(caption: str, headings: Sequence[str], lines: Sequence[str]) -> str:
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in headings)
+    said = f"<caption>{text(caption)}</caption>" if caption else ""
+    return f"<table>{said}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
