@@ -1,6 +1,6 @@
 """How much of the machine's float32 matmul rate one MaskCluster step reaches, and where the rest of its time goes.
 
-    python benchmarks/step.py [--demo | --gated] [--rounds=5] [--no-keep]
+    python benchmarks/step.py [--demo | --gated [--dispatch=1]] [--rounds=5] [--no-keep]
 
 Without flags: ViT-Ti/4 at 32 px, batch 64, two global views, the demo's heads. With `--demo`: the demo's own network
 and batch. The step's floating-point operations are counted from its shapes: student three times its forward pass
@@ -9,8 +9,8 @@ count as nothing. The matmul rate is the best of square products of the sizes th
 turns with the step in the same process, so the share is a ratio from one run. The costs outside matmul are pieces of
 the step compiled alone at the shapes of the student's global views.
 
-With `--gated`: a supervised step of ResNet-32 at 32 px, batch 128, without pretexts, with four of them, and with both
-ten steps to a call (`run.steps_per_dispatch`), in turns in one process.
+With `--gated`: a supervised step of ResNet-32 at 32 px, batch 128, without pretexts and with four of them, in turns in
+one process; `--dispatch` steps to a call.
 """
 
 from __future__ import annotations
@@ -164,11 +164,10 @@ def pieces(parts: Parts, state: Any, batches: Any) -> dict[str, Callable[[], Any
 
 
 FOUR = ("lorot_e", "flip", "channels", "jigsaw")
-DISPATCH = 10
 
 
-def gated_report(rounds: int) -> dict[str, Any]:
-    """Seconds a step of supervised training with and without pretexts, one and ten steps to a call."""
+def gated_report(rounds: int, dispatch: int) -> dict[str, Any]:
+    """Seconds a step of supervised training with and without pretexts, `dispatch` steps to a call."""
     calls: dict[str, Callable[[], Any]] = {}
     for label, names in (("plain", ()), ("four pretexts", FOUR)):
         config = load("gated_cifar_lt").get_config("photos")
@@ -178,33 +177,26 @@ def gated_report(rounds: int) -> dict[str, Any]:
         parts = assemble(stage_config(config, "target"))
         images = Images.load(parts)
         with images.batches(0) as batches:
-            several = [next(batches) for _ in range(DISPATCH)]
-        for steps in (1, DISPATCH):
-            stacked = several[0] if steps == 1 else jax.tree.map(lambda *x: np.stack(x), *several)
-            batch = put_batch(stacked, parts.mesh, stacked=steps > 1)
-            fresh = jax.jit(
-                lambda b, k, parts=parts: create_state(parts.method, parts.optimiser, b, k),
-                out_shardings=replicated(parts.mesh),
-            )
-            holder = [fresh(gather(images.resident, put_batch(several[0], parts.mesh)), jax.random.key(0))]
-            step = make_step(parts.method, parts.optimiser, parts.mesh, steps)
+            several = [next(batches) for _ in range(dispatch)]
+        stacked = several[0] if dispatch == 1 else jax.tree.map(lambda *x: np.stack(x), *several)
+        batch = put_batch(stacked, parts.mesh, stacked=dispatch > 1)
+        fresh = jax.jit(
+            functools.partial(create_state, parts.method, parts.optimiser), out_shardings=replicated(parts.mesh)
+        )
+        holder = [fresh(gather(images.resident, put_batch(several[0], parts.mesh)), jax.random.key(0))]
+        step = make_step(parts.method, parts.optimiser, parts.mesh, dispatch)
 
-            def call(
-                holder: Any = holder, step: Any = step, batch: Any = batch, resident: Any = images.resident
-            ) -> Any:
-                holder[0], metrics = step(holder[0], resident, batch)
-                return metrics
+        def call(holder: Any = holder, step: Any = step, batch: Any = batch, resident: Any = images.resident) -> Any:
+            holder[0], metrics = step(holder[0], resident, batch)
+            return metrics
 
-            calls[f"{label}, {steps} a call"] = call
-    found = best_of_turns(calls, rounds)
-    seconds_a_step = {
-        name: value / (DISPATCH if name.endswith(f"{DISPATCH} a call") else 1) for name, value in found.items()
-    }
+        calls[label] = call
+    found = {name: value / dispatch for name, value in best_of_turns(calls, rounds).items()}
     return {
-        "what": "ResNet-32, 32 px, batch 128, SGD",
-        "seconds_a_step": seconds_a_step,
-        "images_per_second": {name: 128 / value for name, value in seconds_a_step.items()},
-        "four_pretexts_over_plain": seconds_a_step["four pretexts, 1 a call"] / seconds_a_step["plain, 1 a call"],
+        "what": f"ResNet-32, 32 px, batch 128, SGD, {dispatch} steps a call",
+        "seconds_a_step": found,
+        "images_per_second": {name: 128 / value for name, value in found.items()},
+        "four_pretexts_over_plain": found["four pretexts"] / found["plain"],
         "device": device_words(),
         "versions": versions(),
     }
@@ -214,11 +206,12 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--demo", action="store_true", help="the demo's network and batch")
     flags.add_argument("--gated", action="store_true", help="supervised training with and without pretexts")
+    flags.add_argument("--dispatch", type=int, default=1, help="with --gated: steps a call (run.steps_per_dispatch)")
     flags.add_argument("--rounds", type=int, default=5, help="turns; the best of each is reported")
     flags.add_argument("--no-keep", action="store_true", help="run.keep_host_memory=False")
     given = flags.parse_args()
     if given.gated:
-        print(json.dumps(gated_report(given.rounds), indent=1))
+        print(json.dumps(gated_report(given.rounds, given.dispatch), indent=1))
         return
     config = recipe(given.demo)
     kept = config.run.keep_host_memory and not given.no_keep and keep_freed_memory()
