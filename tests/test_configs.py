@@ -81,7 +81,7 @@ def inputs(parts):
         resident[name] = {"image": jax.ShapeDtypeStruct((16, side, side, data.channels), jnp.uint8)}
         if parts.labelled(name):
             resident[name]["label"] = jax.ShapeDtypeStruct((16,), jnp.int32)
-    return resident, stage.shape_batch(parts, stage.Images({}, None, "0", None))
+    return resident, stage.shape_batch(parts)
 
 
 def views_of(parts, resident, batch):

@@ -79,7 +79,7 @@ class Images:
             yield together()
 
 
-def shape_batch(parts: Parts, images: Images) -> dict[str, dict[str, np.ndarray]]:
+def shape_batch(parts: Parts) -> dict[str, dict[str, np.ndarray]]:
     """A batch of zeros with the shapes of the streams, for the initialisation; it takes nothing from them."""
     return {name: _shapes(parts, name) for name in parts.streams}
 

@@ -171,7 +171,7 @@ def start(
     def fresh(batches: Any, key: Array) -> TrainState:
         return create_state(parts.method, parts.optimiser, gather(images.resident, batches), key)
 
-    batch = put_batch(shape_batch(parts, images), parts.mesh)
+    batch = put_batch(shape_batch(parts), parts.mesh)
     key = jax.random.key(config.seed)
     state = jax.jit(fresh, out_shardings=whole)(batch, key)
     untrained = jax.tree.map(jnp.copy, parts.method.backbone(state.params, state.method_state, "teacher"))

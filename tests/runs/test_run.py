@@ -27,7 +27,7 @@ def last_state(workdir):
     """The step of the last checkpoint of a tiny run and every array of its state, by name."""
     parts = assemble(stage_config(recipe("tiny"), "target"))
     images = stage.Images.load(parts)
-    batch = put_batch(stage.shape_batch(parts, images), parts.mesh)
+    batch = put_batch(stage.shape_batch(parts), parts.mesh)
     abstract = jax.eval_shape(
         lambda b, k: create_state(parts.method, parts.optimiser, gather(images.resident, b), k),
         batch,
