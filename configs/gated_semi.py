@@ -37,10 +37,11 @@ def base():
     c.data.streams.labelled.subset = ConfigDict(
         dict(
             kind="labels",  # all | long_tail | labels | share | shots
-            count=4000,  # labels: images in all; shots: of each class
+            count=4000,  # labels: images in all; shots: of each class; long_tail: of the first class, 0 = all
             share=0.01,  # share: of every class
             profile="exponential",  # long_tail
             factor=0.01,
+            shuffle_classes=False,  # long_tail: the seed draws which class is rich
             seed=0,
         )
     )

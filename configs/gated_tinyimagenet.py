@@ -36,7 +36,8 @@ def base():
             kind="all",  # all | long_tail | labels | share | shots
             profile="exponential",  # exponential | step
             factor=0.01,  # images of the last class over those of the first
-            count=0,  # labels: images in all; shots: of each class
+            shuffle_classes=False,  # long_tail: the seed draws which class is rich
+            count=0,  # labels: images in all; shots: of each class; long_tail: of the first class, 0 = all
             share=1.0,  # share: of every class
             seed=0,
         )

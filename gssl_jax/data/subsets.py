@@ -6,7 +6,6 @@ All draws are functions of their arguments; indices come back sorted, int64.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import zlib
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from gssl_jax import errors
-from gssl_jax.data.sources import Sample, Source
 from gssl_jax.errors import UserError
 
 LONG_TAILS = ("exponential", "step")
@@ -76,6 +74,7 @@ def long_tail_counts(
     factor: float,
     kind: str = "exponential",
     names: Sequence[str] = (),
+    most: int = 0,
 ) -> np.ndarray:
     """How many images each class keeps in a long-tailed set; int64 [classes], class 0 the most.
 
@@ -90,10 +89,11 @@ def long_tail_counts(
         factor: images of the last class over those of the first, in (0, 1]; an imbalance of 100 is 0.01.
         kind: one of `LONG_TAILS`.
         names: of the classes, for the messages.
+        most: n_max where the classes have more; 0 = as many as there are.
 
     Raises:
-        UserError: unknown kind, factor out of range, `available` for another number of classes, or a class that
-            would be left without an image.
+        UserError: unknown kind, factor out of range, `most` below 0, `available` for another number of classes,
+            or a class that would be left without an image.
     """
     if kind not in LONG_TAILS:
         raise UserError(f"unknown long-tail profile {kind!r}; known: {', '.join(LONG_TAILS)}")
@@ -104,15 +104,17 @@ def long_tail_counts(
             f"a long tail over {classes} classes needs at least one class and the images of each, "
             f"not counts of the form {np.shape(available)}"
         )
+    if most < 0:
+        raise UserError(f"the first class of a long tail was to have {most} images; expected 1 or more, or 0 for all")
     per_class = np.broadcast_to(available, classes)
     if per_class.min() < 1:
         raise UserError(f"class {_name(int(per_class.argmin()), names)} has no image to make a long tail of; add some")
-    counts = _profile(per_class, factor, kind)
+    counts = _profile(per_class, factor, kind, most)
     if not counts.all():
         least, fitting = factor, counts
         while not fitting.all():  # where classes differ in size, another factor has another n_max
             least = math.ceil(1e6 / fitting.max()) / 1e6
-            fitting = _profile(per_class, least, kind)
+            fitting = _profile(per_class, least, kind, most)
         raise UserError(
             f"a long tail of factor {factor} over {classes} classes leaves class {_name(int(counts.argmin()), names)} "
             f"with 0 images, for the first class keeps only {counts[0]}; "
@@ -121,7 +123,7 @@ def long_tail_counts(
     return counts
 
 
-def _profile(available: np.ndarray, factor: float, kind: str) -> np.ndarray:
+def _profile(available: np.ndarray, factor: float, kind: str, limit: int) -> np.ndarray:
     """`long_tail_counts` of the images of each class [C], which may come out as 0."""
     classes = len(available)
     if kind == "exponential":
@@ -129,20 +131,35 @@ def _profile(available: np.ndarray, factor: float, kind: str) -> np.ndarray:
     else:
         shares = [1.0 if i < max(classes // 2, 1) else factor for i in range(classes)]
     most = min(int(n / share) for n, share in zip(available, shares, strict=True))
+    most = min(most, limit or most)
     return np.asarray([int(most * share) for share in shares], np.int64)
 
 
-def long_tail(labels: np.ndarray, factor: float, kind: str, seed: int, classes: Sequence[str] = ()) -> np.ndarray:
+def long_tail(
+    labels: np.ndarray,
+    factor: float,
+    kind: str,
+    seed: int,
+    classes: Sequence[str] = (),
+    most: int = 0,
+    shuffled: bool = False,
+) -> np.ndarray:
     """The images of a long-tailed subset, `long_tail_counts` of each class; int labels [N] (-1 = unlabelled) -> int64.
 
-    Class 0 is the head. Without names in `classes` there are as many classes as the largest label says. The subsets
-    of one seed are nested: a class that keeps fewer images keeps the first of the same random order.
+    Class 0 is the head; `shuffled`, the seed draws which class is where on the tail, so that over seeds what is rare
+    is not mixed up with what is hard. `most` as in `long_tail_counts`. Without names in `classes` there are as many
+    classes as the largest label says. The subsets of one seed are nested: a class that keeps fewer images keeps the
+    first of the same random order.
 
     Raises:
         UserError: a label out of range, and what `long_tail_counts` refuses.
     """
     members = _members(labels, classes)
-    counts = long_tail_counts([len(own) for own in members], len(members), factor, kind, classes)
+    order = np.random.default_rng((seed, zlib.crc32(b"long_tail/classes"))).permutation(len(members))
+    order = order if shuffled else np.arange(len(members))
+    names = [classes[label] if classes else str(label) for label in order]
+    counts = np.zeros(len(members), np.int64)
+    counts[order] = long_tail_counts([len(members[i]) for i in order], len(members), factor, kind, names, most)
     rng = np.random.default_rng((seed, zlib.crc32(b"long_tail")))
     return np.sort(np.concatenate([rng.permutation(own)[:n] for own, n in zip(members, counts, strict=True)]))
 
@@ -198,8 +215,9 @@ def split(labels: np.ndarray, subset: Any, validation: Any, classes: Sequence[st
 
     Args:
         labels: int [N], -1 = unlabelled.
-        subset: `config.data.streams.<name>.subset`: `kind` (one of `SUBSETS`), and as it says `profile` and `factor`
-            (long_tail), `count` (labels in all, or shots per class), `share`; `seed`.
+        subset: `config.data.streams.<name>.subset`: `kind` (one of `SUBSETS`), and as it says `profile`, `factor` and
+            `shuffle_classes` (long_tail), `count` (labels in all, shots per class, or the images of a tail's first
+            class, 0 = all), `share`; `seed`.
         validation: `config.data.validation`: beside a long tail `per_class` of what it leaves out, else `share` of
             every class, taken before the subset is chosen; 0 = none. `seed`.
 
@@ -209,7 +227,8 @@ def split(labels: np.ndarray, subset: Any, validation: Any, classes: Sequence[st
     if subset.kind not in SUBSETS:
         raise errors.unknown("data.streams.train.subset.kind", subset.kind, SUBSETS)
     if subset.kind == "long_tail":
-        kept = long_tail(labels, subset.factor, subset.profile, subset.seed, classes)
+        tail = (subset.factor, subset.profile, subset.seed, classes, subset.count, subset.shuffle_classes)
+        kept = long_tail(labels, *tail)
         per_class, none = validation.per_class, np.zeros(0, np.int64)
         return kept, holdout_from_rest(labels, kept, per_class, validation.seed, classes) if per_class else none
     held_out = holdout(labels, validation.share, validation.seed) if validation.share else np.zeros(0, np.int64)
@@ -256,52 +275,3 @@ def first_n_permuted(count: int, n: int, seed: int) -> np.ndarray:
     if not 0 < n <= count:
         raise UserError(f"{n} images were asked for but the set holds {count}; set size to 0 (all) or at most {count}")
     return np.sort(np.random.default_rng(seed).permutation(count)[:n])
-
-
-class Subset:
-    """The images `indices` of a source, as a source; `index` counts within the subset."""
-
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
-        self._source, self._indices = source, np.asarray(indices, np.int64)
-        self.name, self.classes, self.normalised = source.name, source.classes, source.normalised
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self._source[int(self._indices[index])]
-        return {"image": sample["image"], "label": sample["label"], "index": int(index)}
-
-    def label(self, index: int) -> int:
-        return self._source.label(int(self._indices[index]))
-
-    def describe(self, index: int) -> str:
-        return self._source.describe(int(self._indices[index]))
-
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self._source.fingerprint().encode() + self._indices.tobytes()).hexdigest()
-
-
-class Unlabelled:
-    """The images `indices` of a source without their labels, as a source; `index` counts within them."""
-
-    classes: tuple[str, ...] = ()
-
-    def __init__(self, source: Source, indices: np.ndarray) -> None:
-        self._subset = Subset(source, indices)
-        self.name, self.normalised = source.name, source.normalised
-
-    def __len__(self) -> int:
-        return len(self._subset)
-
-    def __getitem__(self, index: int) -> Sample:
-        return {**self._subset[index], "label": -1}
-
-    def label(self, index: int) -> int:
-        return -1
-
-    def describe(self, index: int) -> str:
-        return self._subset.describe(index)
-
-    def fingerprint(self) -> str:
-        return self._subset.fingerprint()

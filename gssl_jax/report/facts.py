@@ -156,7 +156,9 @@ def _subset(subset: Mapping[str, Any]) -> str:
     """A subset in words; empty for all images."""
     value = {name: text_of(subset.get(name)) for name in ("profile", "factor", "count", "share")}
     return {
-        "long_tail": f"long tail, {value['profile']}, factor {value['factor']}",
+        "long_tail": f"long tail, {value['profile']}, factor {value['factor']}"
+        + (f", {value['count']} of the first class" if subset.get("count") else "")
+        + (", classes in random order" if subset.get("shuffle_classes") else ""),
         "labels": f"{value['count']} labels",
         "shots": f"{value['count']} of each class",
         "share": f"a share of {value['share']} of every class",

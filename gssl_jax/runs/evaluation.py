@@ -11,7 +11,7 @@ import numpy as np
 
 from gssl_jax.data.arrays import evaluation_batches, evaluation_set
 from gssl_jax.data.sources import Source
-from gssl_jax.data.subsets import Subset
+from gssl_jax.data.sources.subset import Subset
 from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.evals import classification, suite
 from gssl_jax.evals.features import extract, pixels

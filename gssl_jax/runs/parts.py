@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from gssl_jax.data import pipeline, subsets
 from gssl_jax.data.sources import Source, open_source
+from gssl_jax.data.sources.subset import Subset, Unlabelled
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import suite
 from gssl_jax.evals.linear import solver_bytes
@@ -143,12 +144,12 @@ def open_streams(
             if not len(source.classes) or labels.max(initial=-1) < 0:
                 raise UserError(f"method.name={config.method.name} learns from labels and {source.name} has none")
             kept, held_out = subsets.split(labels, stream.subset, config.data.validation, source.classes)
-            validation = subsets.Subset(source, held_out) if len(held_out) else None
+            validation = Subset(source, held_out) if len(held_out) else None
             counts = np.bincount(labels[kept][labels[kept] >= 0], minlength=len(source.classes))
-            source = subsets.Subset(source, kept)
+            source = Subset(source, kept)
         elif kind.labelled:
             own = held_out if same_images(config, first, name) else np.zeros(0, np.int64)
-            source = subsets.Unlabelled(source, np.setdiff1d(np.arange(len(source)), own))
+            source = Unlabelled(source, np.setdiff1d(np.arange(len(source)), own))
         if len(sizes) == 1 or not kind.labelled or name != first:
             check_fills_batch(name, stream, source, sizes[name])
         streams[name] = source

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from gssl_jax.data import pipeline
 from gssl_jax.data.sources import open_source
-from gssl_jax.data.subsets import Subset
+from gssl_jax.data.sources.subset import Subset
 from gssl_jax.errors import UserError
 from gssl_jax.ops import boxes
 

@@ -5,6 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gssl_jax.data import subsets
+from gssl_jax.data.sources.subset import Subset
 from gssl_jax.data.subsets import long_tail, split
 from gssl_jax.errors import UserError
 
@@ -78,11 +79,11 @@ class Numbers:
 
 
 def test_a_subset_is_a_source():
-    subset = subsets.Subset(Numbers(), np.array([3, 8, 9]))
+    subset = Subset(Numbers(), np.array([3, 8, 9]))
     assert len(subset) == 3 and subset.classes == ("even", "odd")
     assert subset[1]["image"].item() == 8 and subset[1]["index"] == 1 and subset[1]["label"] == 0
     assert subset.label(2) == 1 and subset.describe(0) == "number 3"
-    other = subsets.Subset(Numbers(), np.array([3, 8, 7]))
+    other = Subset(Numbers(), np.array([3, 8, 7]))
     assert len({subset.fingerprint(), other.fingerprint(), Numbers().fingerprint()}) == 3
 
 
@@ -164,6 +165,27 @@ def test_a_long_tail_is_drawn_by_its_seed():
     assert np.bincount(labels[step]).tolist() == [500] * 5 + [50] * 5
 
 
+def test_the_first_class_of_a_long_tail_may_be_limited():
+    """Shares 1, 1/10, 1/100 of 200, not of 500."""
+    assert subsets.long_tail_counts(500, 3, 0.01, most=200).tolist() == [200, 20, 2]
+    assert subsets.long_tail_counts([500, 10, 90], 3, 0.01, most=200).tolist() == [100, 10, 1]
+    assert subsets.long_tail_counts(500, 4, 0.1, "step", most=50).tolist() == [50, 50, 5, 5]
+    with pytest.raises(UserError, match="to have -1 images; expected 1 or more, or 0 for all"):
+        subsets.long_tail_counts(500, 3, 0.01, most=-1)
+
+
+def test_the_seed_may_draw_which_class_is_rich():
+    labels = np.repeat(np.arange(10), 500)
+    tails = [
+        np.bincount(labels[subsets.long_tail(labels, 0.01, "exponential", seed, shuffled=True)]) for seed in (0, 1, 2)
+    ]
+    for tail in tails:
+        assert sorted(tail.tolist(), reverse=True) == subsets.long_tail_counts(500, 10, 0.01).tolist()
+    assert len({tuple(tail.tolist()) for tail in tails}) == 3
+    with pytest.raises(UserError, match="class '7' has no image"):  # by its own name, wherever it stands
+        subsets.long_tail(np.delete(np.arange(10), 7), 0.5, "step", 0, shuffled=True)
+
+
 def test_labels_out_of_range_are_refused_by_name():
     for labels, wrong in (([0, 1, 2, 3], "image 3 has the label 3; expected 0 to 2"), ([0, -2], "the label -2")):
         with pytest.raises(UserError, match=wrong):
@@ -230,7 +252,8 @@ def test_a_number_of_labels_is_spread_evenly():
 
 
 def chosen(kind, **changes):
-    values = dict(kind=kind, profile="exponential", factor=0.1, count=6, share=0.25, seed=0)
+    count = 0 if kind == "long_tail" else 6
+    values = dict(kind=kind, profile="exponential", factor=0.1, shuffle_classes=False, count=count, share=0.25, seed=0)
     return ConfigDict(values | changes), ConfigDict(dict(per_class=5, share=0.2, seed=0))
 
 
@@ -251,6 +274,10 @@ def test_a_long_tail_is_validated_by_what_it_leaves_out():
     assert np.bincount(labels[train]).tolist() == [30, 9, 3]
     np.testing.assert_array_equal(train, long_tail(labels, 0.1, "exponential", 0, ("a", "b", "c")))
     assert np.bincount(labels[validation], minlength=3).tolist() == [0, 5, 5] and not set(train) & set(validation)
+    subset, held = chosen("long_tail", count=20, shuffle_classes=True, seed=3)
+    train, validation = split(labels, subset, held, ("a", "b", "c"))
+    assert sorted(np.bincount(labels[train])) == [2, 6, 20] and np.bincount(labels[validation]).tolist() == [5, 5, 5]
+    np.testing.assert_array_equal(train, long_tail(labels, 0.1, "exponential", 3, ("a", "b", "c"), 20, True))
 
 
 def test_no_validation_and_an_unknown_kind():

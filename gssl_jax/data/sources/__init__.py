@@ -90,8 +90,9 @@ def open_source(settings: Any, split: str, data: Any) -> Source:
     if size == 0 or (settings.source == "photos" and split == "pretrain"):
         return source
     from gssl_jax.data import subsets
+    from gssl_jax.data.sources.subset import Subset
 
-    return subsets.Subset(source, subsets.first_n_permuted(len(source), size, data.seed))
+    return Subset(source, subsets.first_n_permuted(len(source), size, data.seed))
 
 
 def _size(settings: Any) -> int:
