@@ -95,6 +95,7 @@ def base():
             names=PRETEXTS,  # of rotation, jigsaw, flip, lorot_e, lorot_i, channels, relative_position
             weight=0.1,  # lambda
             flip_axis="horizontal",  # the authors' long-tail script flips vertically
+            channels_space="pixels",  # or standardised: exchanged after (x - mean) / std [code]
             jigsaw_grid=2,
             jigsaw_permutations=0,  # 0 = all 24 of a 2 x 2 grid
             relative_patch=10,  # pixels, as the next three

@@ -27,8 +27,7 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from gssl_jax.errors import UserError, unknown
-from gssl_jax.methods import mixture
+from gssl_jax.methods import gated_settings, mixture
 from gssl_jax.methods.base import Batches, Clock, Kind, Method, MethodState, Params, host_crop
 from gssl_jax.models.build import Backbone
 from gssl_jax.models.classifiers import Classifier
@@ -37,9 +36,8 @@ from gssl_jax.ops import gating, supervised
 from gssl_jax.ops.attacks import pgd
 from gssl_jax.ops.augment import augment_batch
 from gssl_jax.ops.keys import named, per_sample
-from gssl_jax.ops.pretexts import PRETEXTS, check, relative_position, transform
+from gssl_jax.ops.pretexts import PRETEXTS, relative_position, transform
 
-LOSSES = ("ce", "ldam", "focal")
 APART = "relative_position"
 """The pretext that looks at views of its own."""
 
@@ -62,28 +60,13 @@ def build(config: ConfigDict, backbone: Backbone, clock: Clock, counts: np.ndarr
 def compose(config: ConfigDict, backbone: Backbone, clock: Clock, counts: np.ndarray) -> Gated:
     """The functions that `build` and other methods with pretexts are made of; raises UserError as `build`."""
     settings, data = config.method, config.data
-    _check(settings, data)
+    gated_settings.check(settings, data)
     classes = {name: PRETEXTS[name].classes(settings.pretexts) for name in PRETEXTS if name in settings.pretexts.names}
     crops = data.crop != "host" and tuple(settings.augment.train.scale) != (1.0, 1.0)
-    return Gated(settings, backbone, clock, tuple(int(n) for n in counts), classes, crops, data.contrast_normalise)
-
-
-def _check(settings: ConfigDict, data: ConfigDict) -> None:
-    check(settings.pretexts.names, settings.pretexts, data.image_size, data.channels)
-    mixture.check(settings.gate)
-    if settings.augment.train.size != data.image_size:
-        raise UserError(
-            f"method.augment.train.size={settings.augment.train.size} is not data.image_size={data.image_size}: set "
-            f"--config.method.augment.train.size={data.image_size}"
-        )
-    for key, value, known in (
-        ("method.loss.kind", settings.loss.kind, LOSSES),
-        ("method.loss.reweighting", settings.loss.reweighting, supervised.REWEIGHTING),
-    ):
-        if value not in known:
-            raise unknown(key, value, known)
-    if settings.loss.kind == "ldam" and not settings.heads.normed:
-        raise UserError("method.loss.kind=ldam needs cosines: set --config.method.heads.normed=True")
+    space = gated_settings.exchange_space(settings, data)
+    return Gated(
+        settings, backbone, clock, tuple(int(n) for n in counts), classes, crops, data.contrast_normalise, space
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +80,7 @@ class Gated:
     pretexts: dict[str, int]  # name -> classes, in the order of composition
     crops: bool
     contrast_normalise: bool
+    space: tuple[np.ndarray, np.ndarray] | None  # mean and deviation where channels are exchanged; None = pixels
 
     # -- modules -----------------------------------------------------------------------------------------------------
 
@@ -164,7 +148,12 @@ class Gated:
     def transformed(self, key: Array, draw: Array, images: Array) -> tuple[Array, dict[str, Array]]:
         """Images [B, S, S, C] transformed by the pretexts that compose, and `pretext_<name>` int32 [B] of each."""
         moved = tuple(name for name in self.pretexts if name != APART)
-        found, labels = transform(key, draw, images, moved, self.settings.pretexts)
+        if self.space is None:
+            found, labels = transform(key, draw, images, moved, self.settings.pretexts)
+        else:
+            mean, std = (value.reshape(1, 1, 1, -1) for value in self.space)
+            found, labels = transform(key, draw, (images - mean) / std, moved, self.settings.pretexts)
+            found = found * std + mean
         return found, {f"pretext_{name}": value for name, value in labels.items()}
 
     # -- loss --------------------------------------------------------------------------------------------------------

@@ -217,6 +217,31 @@ def test_relative_position_has_patches_of_its_own():
     assert metrics["gate/alignment_relative_position"] == 0.0
 
 
+def test_channels_may_be_exchanged_as_the_authors_do_it():
+    """An image of the mean colour: each of its standardised channels is 0, whichever takes whose place."""
+    changes = dict(method__pretexts__names=("channels",), method__augment__train__flip=0.0, data__std=(0.2, 0.1, 0.4))
+    changes |= dict(data__mean=(0.2, 0.4, 0.6), method__augment__train__pad=0)
+    given = batch()
+    given["train"]["image"] = np.full_like(given["train"]["image"], 51) * np.array([1, 2, 3], np.uint8)
+    key, step = jax.random.key(1), jnp.int32(0)
+    pixels, standardised = (
+        made(method__pretexts__channels_space=space, **changes).views(given, key, step)
+        for space in ("pixels", "standardised")
+    )
+    labels = np.asarray(pixels["pretext_channels"])
+    np.testing.assert_array_equal(labels, standardised["pretext_channels"])
+    moved = np.abs(np.asarray(pixels["image"]) - (0.2, 0.4, 0.6)).max((1, 2, 3)) > 0.1
+    np.testing.assert_array_equal(moved, labels > 0)
+    np.testing.assert_allclose(standardised["image"], np.broadcast_to([0.2, 0.4, 0.6], (BATCH, SIDE, SIDE, 3)), 1e-5)
+
+    given["train"]["image"][..., 0] = 102  # red is one deviation above its mean, 0.2 + 0.2
+    brighter = np.asarray(
+        made(method__pretexts__channels_space="standardised", **changes).views(given, key, step)["image"]
+    )
+    takes_red = np.isclose(brighter, (0.4, 0.5, 1.0), atol=1e-5)  # the mean and one deviation of the channel it takes
+    assert (takes_red.sum(-1) == 1).all() and takes_red[..., 1].any() and takes_red[..., 2].any()
+
+
 def test_deferred_weights_begin_at_their_step():
     """Two tiny losses apart from the weights: at `drw_start` the rare class counts more."""
     method = made(method__loss__drw_start=3.0, method__gate__mode="none")
