@@ -170,7 +170,10 @@ def _clusters(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str
 def _attention(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:
     heads = np.shape(arrays["maps"])[1]
     some = f"; the first {MOST_HEADS} of {heads} heads are shown" if heads > MOST_HEADS else ""
-    return f"Where the class token looks in the last block, dark to bright, each map on its own scale{some}."
+    words = f"Where the class token looks in the last block, dark to bright, each map on its own scale{some}."
+    if "rollout" in arrays:
+        words += " Roll-out: what reaches it from each patch through all blocks, skip connections counted half."
+    return words
 
 
 def _gradcam(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:

@@ -36,7 +36,7 @@ def write_report(folder: Path, pictures_by_name: Pictures, classes: Sequence[str
         them absent:
         {"reconstruction": {"input", "corrupted", "reconstructed": float [n, S, S, C] in [0, 1]},
          "clusters": {"images": [n, S, S, C], "maps": int [n, h, w]},
-         "attention": {"images": [n, S, S, C], "maps": float [n, heads, h, w]},
+         "attention": {"images": [n, S, S, C], "maps": float [n, heads, h, w], optionally "rollout": [n, h, w]},
          "gradcam": {"images": [n, S, S, C], "maps": float [n, S, S] in [0, 1], "predicted", "labels": int [n]},
          "neighbours": {"queries": [n, S, S, C], "neighbours": [n, k, S, S, C], "query_labels": int [n],
                         "neighbour_labels": int [n, k]},

@@ -81,18 +81,24 @@ def draw_clusters(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
 
 
 def draw_attention(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
-    """Pictures [n, S, S, C], the mean attention of their class token and single heads; maps [n, heads, h, w] >= 0."""
+    """Pictures [n, S, S, C], the mean attention of their class token and single heads; maps [n, heads, h, w] >= 0,
+    and before them the attention through all blocks where it is given, `rollout` [n, h, w]."""
     images = displayable(pictures["images"])[:MOST_ATTENDED]
     maps = np.asarray(pictures["maps"], np.float64)[:MOST_ATTENDED]
     if maps.ndim != 4 or len(maps) != len(images):
         raise ValueError(f"attention maps need the form [{len(images)}, heads, h, w], got {maps.shape}")
+    through = np.asarray(pictures["rollout"], np.float64)[: len(images), None] if "rollout" in pictures else maps[:, :0]
+    if through.shape[2:] != maps.shape[2:] or len(through) != len(images):
+        raise ValueError(f"roll-out needs the form {[len(images), *maps.shape[2:]]}, got {through[:, 0].shape}")
     heads = min(MOST_HEADS, maps.shape[1])
-    sheet = Sheet(len(images), 2 + heads, cell_side(images.shape[1]), top=1)
-    for row, (image, attention) in enumerate(zip(images, maps, strict=True)):
+    shown = np.concatenate([through, maps.mean(1, keepdims=True), maps[:, :heads]], axis=1)
+    sheet = Sheet(len(images), 1 + shown.shape[1], cell_side(images.shape[1]), top=1)
+    for row, (image, columns) in enumerate(zip(images, shown, strict=True)):
         sheet.put(row, 0, image)
-        for column, one in enumerate((attention.mean(axis=0), *attention[:heads])):
+        for column, one in enumerate(columns):
             sheet.put(row, 1 + column, _heat(one))
-    for column, words in enumerate(("image", "mean", *(f"head {h + 1}" for h in range(heads)))):
+    first = ("roll-out",) if through.shape[1] else ()
+    for column, words in enumerate(("image", *first, "mean", *(f"head {h + 1}" for h in range(heads)))):
         sheet.heading(column, words)
     return sheet.save(folder / "attention.png")
 

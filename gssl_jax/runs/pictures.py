@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gssl_jax.evals.gradcam import enlarged, grad_cam
+from gssl_jax.evals.gradcam import attention_rollout, enlarged, grad_cam
 from gssl_jax.evals.preprocess import unit
 from gssl_jax.evals.projection import t_sne
 from gssl_jax.methods.base import Method
@@ -57,14 +57,20 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
 
 
 def maps(parts: Parts, variables: Any, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """What the last block does with the shown images [n, S, S, C], in one call: `attention`, of the class token,
-    [n, heads, h, w], and `clusters` of the patch tokens, int [n, h, w]."""
-    name = f"attention_{parts.backbone.depth - 1}"
-    out = jax.jit(functools.partial(parts.backbone.apply, capture=(name,)))(variables, images)
-    weights, grid = np.asarray(out[name]), np.asarray(out["map"])
-    looks = weights[:, :, 0, 1 + parts.backbone.registers :].reshape(*weights.shape[:2], *grid.shape[1:3])
+    """How a ViT sees the shown images [n, S, S, C], in one call: `attention` of the class token in the last block,
+    [n, heads, h, w], with the `rollout` of all blocks [n, h, w], and `clusters` of the patch tokens, int [n, h, w]."""
+    skipped = 1 + parts.backbone.registers
+    names = tuple(f"attention_{block}" for block in range(parts.backbone.depth))
+
+    def look(variables: Any, images: Array) -> tuple[Array, Array, Array]:
+        out = parts.backbone.apply(variables, images, capture=names)
+        grid, blocks = out["map"], jnp.stack([out[name] for name in names])
+        last = blocks[-1, :, :, 0, skipped:].reshape(*blocks.shape[1:3], *grid.shape[1:3])
+        return last, attention_rollout(blocks, grid.shape[1:3], skip=skipped), grid
+
+    looks, rollout, grid = (np.asarray(found) for found in jax.jit(look)(variables, images))
     return {
-        "attention": {"images": images, "maps": looks},
+        "attention": {"images": images, "maps": looks, "rollout": rollout},
         "clusters": {"images": images, "maps": clusters(grid)},
     }
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gssl_jax.report import pictures
-from gssl_jax.report.sheet import Sheet, cell_side, displayable
+from gssl_jax.report.sheet import GAP, LINE, Sheet, cell_side, displayable
 
 
 def opened(path):
@@ -78,12 +78,29 @@ def test_right_and_wrong_neighbours_differ_by_more_than_colour(tmp_path, make_pi
     assert white[0] == 0.0 and white[1] > 0.2
 
 
+def test_rollout_has_a_column_of_its_own(tmp_path, make_pictures):
+    """One bright patch of 4 x 4, the second of the first row: its quarter of the first column of maps is bright."""
+    given = make_pictures()["attention"]
+    bright = np.zeros((len(given["images"]), 4, 4))
+    bright[:, 0, 1] = 1.0
+    without = opened(pictures.draw_attention(given, tmp_path))
+    drawn = opened(pictures.draw_attention(given | {"rollout": bright}, tmp_path))
+    side = cell_side(given["images"].shape[1])
+    left, top = side + GAP, GAP // 2 + round(LINE * side)
+    patches = drawn[top : top + side, left : left + side, :3].reshape(4, side // 4, 4, side // 4, 3).mean((1, 3, 4))
+    assert patches.argmax() == 1 and (np.sort(patches.ravel())[:-1] < 0.1 * patches.max()).all()
+    later = drawn[top : top + side, left + side + GAP : left + 2 * side + GAP]
+    np.testing.assert_array_equal(later, without[top : top + side, left : left + side])
+
+
 def test_wrong_forms_are_refused_by_name(tmp_path, make_pictures):
     given = make_pictures()
     with pytest.raises(ValueError, match="cluster maps need the form"):
         pictures.draw_clusters(given["clusters"] | {"maps": np.zeros((4, 4))}, tmp_path)
     with pytest.raises(ValueError, match="attention maps need the form"):
         pictures.draw_attention(given["attention"] | {"maps": np.zeros((2, 4, 4))}, tmp_path)
+    with pytest.raises(ValueError, match=r"roll-out needs the form \[4, 4, 4\], got \(4, 5, 5\)"):
+        pictures.draw_attention(given["attention"] | {"rollout": np.zeros((4, 5, 5))}, tmp_path)
     with pytest.raises(ValueError, match="differ in shape"):
         wrong = {"corrupted": np.zeros((4, 8, 8, 1))}
         pictures.draw_reconstruction(given["reconstruction"] | wrong, tmp_path)
