@@ -1,15 +1,26 @@
 """What do gated pretexts add to supervised training? Seven arms, two settings, five seeds, on the embedded photographs.
 
-    python benchmarks/gated_study.py --workdir=runs/gated_study [--arms=...] [--settings=...] [--seeds=5] [--dry-run]
+    python benchmarks/gated_study.py --workdir=runs/gated_study [--arms=...] [--settings=...] [--seeds=5] [--jobs=2]
+                                     [--figure=FILE.png] [--dry-run]
 
-Settings: `long_tail`, 200 patches of the first photograph down to 2 of the last (factor 0.01), and `few`, 10 patches of
-each. Arms: supervised training alone, LoRot-E alone, and three pretexts (LoRot-E, flip, channel permutation) added up,
-averaged, and weighed by a frozen, a learned and a usefulness gate. Seed s chooses the patches, the order and the
-initial network; arms share them, so differences are taken seed by seed.
+Settings of the study: `long_tail`, 100 patches of one photograph down to one of another (factor 0.01), cross-entropy
+with deferred re-weighting, and `few`, 10 patches of each, cross-entropy. Arms: supervised training alone, LoRot-E
+alone, and three pretexts (LoRot-E, flip, channel permutation) added up, averaged, and weighed by a frozen, a learned
+and a usefulness gate. Seed s chooses which photographs are rare, the patches, the order and the initial network; arms
+share them, so differences are taken seed by seed, with Student's t over seeds and Holm's correction over the contrasts
+of a measure.
 
-Each cell is a run of configs/gated_cifar_lt.py:photos in a process of its own and a folder of its own; a cell that has
-its results.json is not run again, so that the study goes on where it stopped. The cost is printed before anything
-runs: from the cells that are there, or from one that is then measured.
+Against the recipe the pretext losses count in full instead of a tenth and the heads are linear instead of cosines:
+at a tenth, or with cosines of scale 1, no pretext leaves chance within so few steps, and the gate would be judged on
+noise.
+
+Two settings more, by name only: `adversarial`, configs/gated_adversarial.py:photos with and without gated pretexts,
+clean and under PGD of 20 steps, and `semi`, FixMatch with 76 labels with and without them. Their cells take minutes
+each.
+
+Each cell is a run of a recipe's `photos` preset in a process of its own, on a core of its own where there are
+several jobs, in a folder of its own; a cell that has its report is not run again, so that the study goes on where it
+stopped. The most it may cost is printed before anything runs, and it stops where that will not hold.
 """
 
 from __future__ import annotations
@@ -17,10 +28,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +42,18 @@ import numpy as np
 from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE = "configs/gated_cifar_lt.py:photos"
-LIMIT = 90.0  # seconds a cell may take; the next ones are not begun after one that took longer
+CELL_LIMIT = 90.0  # seconds a cell should take
+STUDY_LIMIT = 100.0  # minutes; no cell is begun where the rest would take longer
 
+CHEAP = {"evals.tsne_points": "200", "evals.linear.max_iterations": "100"}
+SHORT = CHEAP | {
+    "optim.duration": "160.0",
+    "optim.schedule": "cosine",
+    "evals.every": "40.0",
+    "method.loss.kind": "ce",
+    "method.heads.normed": "False",
+    "method.pretexts.weight": "1.0",
+}
 THREE = "('lorot_e', 'flip', 'channels')"
 ARMS: dict[str, dict[str, str]] = {
     "supervised": {"method.pretexts.names": "()", "method.gate.mode": "none"},
@@ -41,25 +64,48 @@ ARMS: dict[str, dict[str, str]] = {
     "learned": {"method.pretexts.names": THREE, "method.gate.mode": "learned"},
     "usefulness": {"method.pretexts.names": THREE, "method.gate.mode": "usefulness"},
 }
+STUDY = ("long_tail", "few")
+RECIPES = {
+    "long_tail": "gated_cifar_lt",
+    "few": "gated_cifar_lt",
+    "adversarial": "gated_adversarial",
+    "semi": "gated_semi",
+}
 SETTINGS: dict[str, dict[str, str]] = {
-    "long_tail": {},
-    "few": {
+    "long_tail": SHORT
+    | {
+        "data.streams.train.subset.count": "100",
+        "data.streams.train.subset.shuffle_classes": "True",
+        "method.loss.drw_start": "120.0",
+    },
+    "few": SHORT
+    | {
         "data.streams.train.subset.kind": "shots",
         "data.streams.train.subset.count": "10",
-        "method.loss.kind": "ce",
         "method.loss.reweighting": "none",
-        "method.heads.normed": "False",
     },
+    "adversarial": CHEAP | {"optim.duration": "150.0", "evals.every": "150.0"},
+    "semi": CHEAP,
 }
-MEASURES = {"long_tail": ("accuracy/top1", "accuracy/few"), "few": ("accuracy/top1",)}
+MEASURES = {
+    "long_tail": ("accuracy/top1", "accuracy/tail"),
+    "few": ("accuracy/top1",),
+    "adversarial": ("accuracy/top1", "accuracy_pgd20/top1"),
+    "semi": ("accuracy/top1",),
+}
 CONTROL = "supervised"
+CONTRASTS = (*((arm, CONTROL) for arm in ARMS if arm != CONTROL), ("usefulness", "uniform"), ("learned", "uniform"))
 
 
 def command(setting: str, arm: str, seed: int, workdir: Path) -> list[str]:
     """The run of one cell."""
-    values = SETTINGS[setting] | ARMS[arm] | {"seed": str(seed), "data.streams.train.subset.seed": str(seed)}
+    stream = "labelled" if setting == "semi" else "train"
+    values = SETTINGS[setting] | ARMS[arm] | {"seed": str(seed), f"data.streams.{stream}.subset.seed": str(seed)}
+    if setting == "semi" and arm == CONTROL:
+        values |= {"method.semi.transformed": "()", "method.semi.recognised": "()"}
     flags = [f"--config.{key}={value}" for key, value in values.items()]
-    return [sys.executable, "-m", "gssl_jax.main", f"--config={RECIPE}", f"--workdir={workdir}", *flags]
+    recipe = f"--config=configs/{RECIPES[setting]}.py:photos"
+    return [sys.executable, "-m", "gssl_jax.main", recipe, f"--workdir={workdir}", *flags]
 
 
 def folder(workdir: Path, setting: str, arm: str, seed: int) -> Path:
@@ -74,20 +120,51 @@ def finished(path: Path) -> dict[str, Any] | None:
     return json.loads((path / "results.json").read_text(encoding="utf-8"))
 
 
-def run(cells: list[tuple[str, str, int]], workdir: Path) -> None:
-    """Runs the cells that are missing, one after the other; says after the first what the rest will take."""
+def run(cells: list[tuple[str, str, int]], workdir: Path, jobs: int) -> None:
+    """Runs the cells that are missing, `jobs` at a time; says after each what the rest will take."""
     missing = [cell for cell in cells if finished(folder(workdir, *cell)) is None]
-    for place, cell in enumerate(missing):
-        begun = time.perf_counter()
-        path = folder(workdir, *cell)
-        done = subprocess.run(command(*cell, path), cwd=ROOT, capture_output=True, text=True)
+    begun, took = time.perf_counter(), []
+    (workdir / "compiled").mkdir(parents=True, exist_ok=True)
+    # cells of one arm compile the same programs
+    surroundings = os.environ | {"JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").resolve())}
+    pin = jobs > 1 and shutil.which("taskset") and hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if pin else []
+
+    def one(job: int, cell: tuple[str, str, int]) -> None:
+        path, start = folder(workdir, *cell), time.perf_counter()
+        line = command(*cell, path)
+        if cores:
+            line = ["taskset", "--cpu-list", ",".join(str(core) for core in cores[job::jobs] or cores), *line]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=surroundings)
         if done.returncode:
-            sys.exit(f"{path.name} failed with {done.returncode}:\n{done.stderr[-2000:]}")
-        took = time.perf_counter() - begun
-        left = (len(missing) - place - 1) * took / 60
-        print(f"{place + 1}/{len(missing)} {path.name}: {took:.0f} s, about {left:.0f} min left", flush=True)
-        if took > LIMIT:
-            sys.exit(f"a cell took {took:.0f} s, more than {LIMIT:.0f}: the study would take {left:.0f} min more")
+            raise RuntimeError(f"{path.name} failed with {done.returncode}:\n{done.stderr[-2000:]}")
+        took.append(time.perf_counter() - start)
+        left = (len(missing) - len(took)) * statistics.mean(took) / jobs / 60
+        print(f"{len(took)}/{len(missing)} {path.name}: {took[-1]:.0f} s, about {left:.0f} min left", flush=True)
+        if (time.perf_counter() - begun) / 60 + left > STUDY_LIMIT and len(took) >= jobs:
+            raise RuntimeError(f"the study would take more than {STUDY_LIMIT:.0f} min: cells of {took[-1]:.0f} s")
+
+    def lane(job: int) -> None:
+        while waiting:
+            try:
+                one(job, waiting.pop(0))
+            except BaseException:
+                waiting.clear()
+                raise
+
+    waiting = list(missing)
+    with ThreadPoolExecutor(jobs) as pool:
+        lanes = [pool.submit(lane, job) for job in range(jobs)]
+    for each in lanes:
+        try:
+            each.result()
+        except RuntimeError as problem:
+            sys.exit(str(problem))
+    if took:
+        over = sum(t > CELL_LIMIT for t in took)
+        print(
+            f"{len(took)} cells in {(time.perf_counter() - begun) / 60:.0f} min, {over} of them over {CELL_LIMIT:.0f} s"
+        )
 
 
 def interval(values: list[float]) -> str:
@@ -98,49 +175,128 @@ def interval(values: list[float]) -> str:
     return f"{100 * statistics.mean(values):.1f} +- {100 * half:.1f}"
 
 
+def scores(setting: str, arm: str, name: str, seeds: list[int], workdir: Path) -> dict[int, float]:
+    """One measure of an arm by seed, of the cells that are there."""
+    found = {seed: finished(folder(workdir, setting, arm, seed)) for seed in seeds}
+    return {seed: own["eval"][name]["value"] for seed, own in found.items() if own is not None}
+
+
 def table(setting: str, arms: list[str], seeds: list[int], workdir: Path) -> str:
-    """Accuracy of every arm and its difference from the control, seed by seed."""
+    """Every measure of every arm."""
     names = MEASURES[setting]
-    lines = ["| arm | " + " | ".join(f"{n} | difference from {CONTROL}" for n in names) + " |"]
-    lines.append("|---" * (1 + 2 * len(names)) + "|")
+    lines = ["| arm | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for arm in arms:
-        cells = []
-        for name in names:
-            scores, against = [], []
-            for seed in seeds:
-                own, base = (finished(folder(workdir, setting, a, seed)) for a in (arm, CONTROL))
-                if own is None:
-                    continue
-                scores.append(own["eval"][name]["value"])
-                if base is not None and arm != CONTROL:
-                    against.append(scores[-1] - base["eval"][name]["value"])
-            cells += [interval(scores) if scores else "-", interval(against) if against else "-"]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
+        found = [list(scores(setting, arm, name, seeds, workdir).values()) for name in names]
+        lines.append(f"| {arm} | " + " | ".join(interval(values) if values else "-" for values in found) + " |")
     return "\n".join(lines)
 
 
-def gate_ends(setting: str, arm: str, seeds: list[int], workdir: Path) -> str:
-    """Mean weight of every pretext over the last tenth of the training, by seed."""
-    found: dict[str, list[float]] = {}
+def differences(
+    setting: str, name: str, arms: list[str], seeds: list[int], workdir: Path
+) -> list[tuple[str, list[float]]]:
+    """`one - other` and the differences by seed, for each contrast with at least two seeds in common."""
+    found = []
+    for one, other in CONTRASTS:
+        if one in arms and other in arms:
+            own, base = (scores(setting, arm, name, seeds, workdir) for arm in (one, other))
+            both = [own[seed] - base[seed] for seed in seeds if seed in own and seed in base]
+            found += [(f"{one} - {other}", both)] if len(both) > 1 else []
+    return found
+
+
+def holm(values: list[float]) -> list[float]:
+    """p-values after Holm's step-down correction (Scand. J. Statist. 6, 1979), in the order given."""
+    order, corrected, running = np.argsort(values), [0.0] * len(values), 0.0
+    for rank, place in enumerate(order):
+        running = max(running, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = running
+    return corrected
+
+
+def contrasts(setting: str, name: str, arms: list[str], seeds: list[int], workdir: Path) -> str:
+    """The differences of a measure in points, with p of a paired t-test before and after Holm's correction."""
+    found = differences(setting, name, arms, seeds, workdir)
+    raw = [float(stats.ttest_1samp(values, 0.0).pvalue) if np.ptp(values) else 1.0 for _, values in found]
+    lines = [f"| {name} | points | p | p (Holm) |", "|---|---|---|---|"]
+    for (words, values), p, corrected in zip(found, raw, holm(raw), strict=True):
+        lines.append(f"| {words} | {interval(values)} | {p:.3f} | {corrected:.3f} |")
+    return "\n".join(lines)
+
+
+def trajectories(setting: str, arm: str, seeds: list[int], workdir: Path) -> dict[str, np.ndarray]:
+    """`step` [n] and every logged weight and alignment of a gate, [seeds, n]."""
+    found: dict[str, list[list[float]]] = {}
+    steps: list[int] = []
     for seed in seeds:
         path = folder(workdir, setting, arm, seed) / "metrics.jsonl"
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         rows = [row for row in rows if "gate/entropy" in row]
+        steps = [row["step"] for row in rows] or steps
         for name in rows[0] if rows else ():
             if name.startswith(("gate/weight_", "gate/alignment_")):
-                last = [row[name] for row in rows if row["step"] > 0.9 * rows[-1]["step"]]
-                found.setdefault(name, []).append(float(np.mean(last)))
-    return "; ".join(
-        f"{name.removeprefix('gate/')} {np.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for name, v in found.items()
-    )
+                found.setdefault(name.removeprefix("gate/"), []).append([row[name] for row in rows])
+    return {"step": np.asarray(steps)} | {name: np.asarray(values) for name, values in found.items()}
+
+
+def gate_ends(setting: str, arm: str, seeds: list[int], workdir: Path) -> str:
+    """Mean weight and alignment of every pretext over the last tenth of the training, with the range over seeds."""
+    found = trajectories(setting, arm, seeds, workdir)
+    last = found.pop("step")
+    last = last > 0.9 * last.max(initial=0)
+    ends = {name: values[:, last].mean(1) for name, values in found.items()}
+    return "; ".join(f"{name} {v.mean():.3f} ({v.min():.3f}-{v.max():.3f})" for name, v in ends.items())
+
+
+def draw(settings: list[str], arms: list[str], seeds: list[int], workdir: Path, file: Path) -> None:
+    """Differences from the control with their intervals, and below them the weights of the gates over training."""
+    from matplotlib.figure import Figure
+
+    gates = [arm for arm in ("frozen", "learned", "usefulness") if arm in arms]
+    gates = [arm for arm in gates if len(trajectories(settings[0], arm, seeds, workdir)["step"])]
+    panels = [(setting, name) for setting in settings for name in MEASURES[setting]]
+    columns = max(len(panels), len(gates), 1)
+    figure = Figure(figsize=(3.6 * columns, 6.4), layout="constrained")
+    axes = figure.subplots(2, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for axis, (setting, name) in zip(axes[0], panels, strict=False):
+        axis.set_visible(True)
+        found = [d for d in differences(setting, name, arms, seeds, workdir) if d[0].endswith(f" - {CONTROL}")]
+        for place, (_, values) in enumerate(found):
+            half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+            axis.errorbar(100 * statistics.mean(values), place, xerr=100 * half, color="black", capsize=3)
+            axis.plot(100 * np.asarray(values), [place] * len(values), "o", color="tab:blue", alpha=0.5, ms=4)
+            axis.plot(100 * statistics.mean(values), place, "D", color="black", ms=5)
+        axis.axvline(0.0, color="grey", linewidth=1)
+        axis.set_yticks(range(len(found)), [words.split(" - ")[0] for words, _ in found])
+        axis.invert_yaxis()
+        axis.set_title(f"{setting}: {name}", fontsize=10)
+        axis.set_xlabel(f"points against {CONTROL}")
+    for axis, arm in zip(axes[1], gates, strict=False):
+        axis.set_visible(True)
+        found = trajectories(settings[0], arm, seeds, workdir)
+        step = found.pop("step")
+        shown = {name: values for name, values in found.items() if name.startswith("weight_")}
+        for colour, (name, values) in zip(("tab:blue", "tab:orange", "tab:green"), shown.items(), strict=False):
+            axis.plot(step, values.T, color=colour, alpha=0.35, linewidth=1)
+            axis.plot(step, values.mean(0), color=colour, label=name.removeprefix("weight_"))
+        axis.set_ylim(0, 1)
+        axis.set_title(f"{settings[0]}: {arm} gate", fontsize=10)
+        axis.set_xlabel("step")
+        axis.set_ylabel("weight")
+        axis.legend(frameon=False, fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--workdir", type=Path, default=Path("runs/gated_study"), help="folder of the cells")
     flags.add_argument("--arms", default=",".join(ARMS), help="a part of the arms")
-    flags.add_argument("--settings", default=",".join(SETTINGS), help="a part of the settings")
+    flags.add_argument("--settings", default=",".join(STUDY), help=f"some of {', '.join(SETTINGS)}")
     flags.add_argument("--seeds", type=int, default=5, help="seeds 0 to this")
+    flags.add_argument("--jobs", type=int, default=2, help="cells at a time; one core each is best")
+    flags.add_argument("--figure", type=Path, help="where the plot goes")
     flags.add_argument("--dry-run", action="store_true", help="print the cost and the commands")
     given = flags.parse_args()
     arms, settings, seeds = given.arms.split(","), given.settings.split(","), list(range(given.seeds))
@@ -151,17 +307,23 @@ def main() -> None:
     # seeds outermost: a study that is cut short has every arm equally often
     cells = [(s, a, k) for k, s, a in itertools.product(seeds, settings, arms)]
     missing = [cell for cell in cells if finished(folder(given.workdir, *cell)) is None]
-    print(f"{len(cells)} cells, {len(missing)} to run, at most {len(missing) * LIMIT / 60:.0f} min")
+    most = len(missing) * CELL_LIMIT / given.jobs / 60
+    print(f"{len(cells)} cells, {len(missing)} to run, {given.jobs} at a time: about {most:.0f} min", flush=True)
     if given.dry_run:
         for cell in missing:
             print(" ".join(command(*cell, folder(given.workdir, *cell))))
         return
-    run(cells, given.workdir)
+    run(cells, given.workdir, given.jobs)
     for setting in settings:
         print(f"\n{setting}\n\n{table(setting, arms, seeds, given.workdir)}\n")
+        for name in MEASURES[setting]:
+            print(f"{contrasts(setting, name, arms, seeds, given.workdir)}\n")
         for arm in arms:
             if arm in ("frozen", "learned", "usefulness"):
                 print(f"{arm}: {gate_ends(setting, arm, seeds, given.workdir)}")
+    if given.figure:
+        draw(settings, arms, seeds, given.workdir, given.figure)
+        print(f"figure: {given.figure}")
 
 
 if __name__ == "__main__":

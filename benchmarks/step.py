@@ -32,6 +32,7 @@ import optax
 from gssl_jax.models.layers import gelu
 from gssl_jax.ops import assignment, losses
 from gssl_jax.ops.keys import named
+from gssl_jax.presets import known_vit
 from gssl_jax.runs.parts import Parts, assemble, device_words, stage_config
 from gssl_jax.runs.results import versions
 from gssl_jax.runs.stage import Images
@@ -58,7 +59,7 @@ def recipe(demo: bool) -> Any:
     module = load("maskcluster_vit")
     config = module.get_config("photos")
     if not demo:
-        config.backbone.update(module.BACKBONES["vit_ti4"])
+        config.backbone.update(known_vit("vit_ti4"))
         config.optim.batch_size = 64
         config.method.views.locals = 0
         config.run.keep_host_memory = True  # as the presets with this backbone have it

@@ -7,6 +7,7 @@ presets
     earlier       path=DIR: the protocol behind the authors' logs: 300 epochs, batch 256, half the learning rate
     photos        the embedded photographs in colour, 64 px, a small network: some minutes on a laptop
     tiny          a few steps on a toy network: does everything run?
+Every preset takes backbone=NAME: a ResNet, or a ViT such as vit_ti4 with the optimiser that it needs.
 
 DIR holds class folders, train/<class>/... and test/<class>/...: of tiny-imagenet-200 take train/ as it is, and for
 test/ the 10,000 images of val/, each moved into the folder of its class (val_annotations.txt); its own test/ has no
@@ -17,6 +18,8 @@ pretexts 48.3 and 49.0. Here a model is chosen on validation images, so expect l
 """
 
 from ml_collections import ConfigDict
+
+from gssl_jax import presets
 
 PRETEXTS = ("lorot_e", "flip", "channels")
 
@@ -212,7 +215,7 @@ def base():
     return c
 
 
-def tinyimagenet(c, path="", tfds=""):
+def tinyimagenet(c, path="", tfds="", backbone="resnet18"):
     """The images, from a folder or from TFDS."""
     if bool(path) == bool(tfds):
         raise ValueError(
@@ -222,22 +225,23 @@ def tinyimagenet(c, path="", tfds=""):
     place = dict(source="folder", path=path) if path else dict(source="tfds", path=tfds)
     c.data.streams.train.update(place)
     c.evals.data.update(place)
+    presets.backbone(c, backbone)
 
 
-def earlier(c, path="", tfds=""):
+def earlier(c, path="", tfds="", backbone="resnet18"):
     """The protocol behind the authors' logs."""
     tinyimagenet(c, path, tfds)
     c.optim.duration = 300.0
     c.optim.batch_size = 256
     c.optim.learning_rate = 0.1
     c.optim.weight_decay = c.optim.final_weight_decay = 2e-4
+    presets.backbone(c, backbone)
 
 
-def photos(c):
+def photos(c, backbone="resnet14"):
     """19 embedded photographs, 180 patches of 64 px of each to train on; one patch, one label."""
     c.data.streams.train.update(dict(source="photos", path=""))
     c.evals.data.update(dict(source="photos", path=""))
-    c.backbone.name = "resnet14"
     c.optim.unit = "step"
     c.optim.schedule = "cosine"
     c.optim.duration = 200.0
@@ -247,11 +251,12 @@ def photos(c):
     c.run.log_every = 10
     c.run.health_every = 50
     c.run.checkpoint_every = 100
+    presets.backbone(c, backbone)
 
 
-def tiny(c):
+def tiny(c, backbone="resnet14"):
     """The whole path in seconds; its scores mean nothing."""
-    photos(c)
+    photos(c, backbone)
     c.data.streams.train.subset.update(dict(kind="shots", count=10))
     c.optim.duration = 6.0
     c.optim.batch_size = 32
@@ -269,17 +274,4 @@ PRESETS = {"tinyimagenet": tinyimagenet, "earlier": earlier, "photos": photos, "
 
 def get_config(argument="tinyimagenet"):
     """The configuration of a preset: `name[,key=value ...]`."""
-    name, *pairs = (argument or "tinyimagenet").split(",")
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    options, known = {}, ("path", "tfds") if name in ("tinyimagenet", "earlier") else ()
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise ValueError(f"preset option {pair!r} is not of the form key=value")
-        if key not in known:
-            raise ValueError(f"preset {name!r} has no option {key!r}: it knows {', '.join(known) or 'none'}")
-        options[key] = value
-    c = base()
-    PRESETS[name](c, **options)
-    return c
+    return presets.choose(argument, PRESETS, base)

@@ -15,15 +15,7 @@ Presets choose values; every value below can be changed by itself: --config.meth
 
 from ml_collections import ConfigDict
 
-BACKBONES = {
-    "vit_micro4": dict(patch=4, width=192, depth=4, heads=3),
-    "vit_micro8": dict(patch=8, width=192, depth=4, heads=3),
-    "vit_ti4": dict(patch=4, width=192, depth=12, heads=3),
-    "vit_ti16": dict(patch=16, width=192, depth=12, heads=3),
-    "vit_s16": dict(patch=16, width=384, depth=12, heads=6),
-    "vit_b16": dict(patch=16, width=768, depth=12, heads=12),
-    "vit_l16": dict(patch=16, width=1024, depth=24, heads=16),
-}
+from gssl_jax import presets
 
 
 def augment(size, scale, *, blur, solarise, ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8, grey=0.2):
@@ -69,7 +61,7 @@ def base():
     c.data.prefetch = 64  # decoded samples waiting
     c.data.holdout = 0.2  # class folders without a test folder: share held out
 
-    c.backbone = ConfigDict(dict(kind="vit", **BACKBONES["vit_s16"]))
+    c.backbone = ConfigDict(dict(kind="vit", **presets.known_vit("vit_s16")))
     c.backbone.mlp_ratio = 4.0
     c.backbone.registers = 0
     c.backbone.positions = "learned"
@@ -187,10 +179,8 @@ def base():
 
 def use_backbone(c, name):
     """A backbone by name; masks that were made of whole patches stay so."""
-    if name not in BACKBONES:
-        raise ValueError(f"unknown backbone {name!r}: choose one of {', '.join(sorted(BACKBONES))}")
     aligned = c.method.corruption.align == c.backbone.patch
-    c.backbone.update(BACKBONES[name])
+    c.backbone.update(presets.known_vit(name))
     if aligned:
         c.method.corruption.align = c.backbone.patch
 
@@ -314,12 +304,8 @@ def cifar10(c):
 
 def folder(c, path, size=64, backbone="vit_micro8"):
     """Any folder of images; 64 px and a small network run on a laptop, size=224,backbone=vit_s16 wants a GPU."""
-    if not isinstance(size, int):
-        raise ValueError(f"size={size}: give the side in pixels, e.g. size=64")
-    if not path:
-        raise ValueError("the folder preset needs a path: --config=configs/maskcluster_vit.py:folder,path=DIR")
     small(c)
-    patch = BACKBONES[backbone]["patch"] if backbone in BACKBONES else 8
+    patch = presets.known_vit(backbone)["patch"]
     c.data.streams.train = ConfigDict(dict(source="folder", path=path, split="pretrain", size=0, ratio=1))
     c.evals.data = ConfigDict(dict(source="folder", path=path, train="train", test="test", resize=size * 8 // 7))
     c.data.canvas = size * 2
@@ -334,7 +320,7 @@ def folder(c, path, size=64, backbone="vit_micro8"):
 
 
 PRESETS = {
-    "photos": photos,
+    "photos": lambda c: photos(c),
     "photos_rgb": lambda c: photos(c, channels=3),
     "tiny": tiny,
     "cifar10": cifar10,
@@ -345,22 +331,4 @@ PRESETS = {
 
 def get_config(argument="photos"):
     """The configuration of a preset: `name[,key=value ...]`."""
-    name, *pairs = (argument or "photos").split(",")
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    options = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise ValueError(f"preset option {pair!r} is not of the form key=value")
-        options[key] = int(value) if key == "size" and value.isdigit() else value
-    if name == "folder":
-        options.setdefault("path", "")
-    code = PRESETS[name].__code__
-    known = code.co_varnames[1 : code.co_argcount] if name in ("imagenet", "folder") else ()
-    for key in options:
-        if key not in known:
-            raise ValueError(f"preset {name!r} has no option {key!r}: it knows {', '.join(known) or 'none'}")
-    c = base()
-    PRESETS[name](c, **options)
-    return c
+    return presets.choose(argument, PRESETS, base)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gssl_jax"
 RANKS = {
     "errors": 0,
+    "presets": 0,
     "knobs": 0,
     "ops": 0,
     "models": 1,
@@ -137,10 +138,13 @@ def test_data_workers_start_where_there_is_no_jax():
     assert done.stdout == "all imported\n", done.stderr
 
 
-def test_a_config_imports_only_ml_collections():
-    found = {relative(path): {name.split(".")[0] for name in imports_of(path)} for path in CONFIGS}
+def test_a_config_imports_only_ml_collections_and_presets():
+    found = {relative(path): imports_of(path) for path in CONFIGS}
     assert found != {}
-    assert {name: modules for name, modules in found.items() if not modules <= {"ml_collections", "__future__"}} == {}
+    allowed = {"ml_collections.ConfigDict", "gssl_jax.presets", "__future__.annotations"}
+    assert {name: modules for name, modules in found.items() if not modules <= allowed} == {}
+    modules = {name.split(".")[0] for name in imports_of(PACKAGE / "presets.py")}
+    assert modules <= {"__future__", "collections", "inspect", "typing", "ml_collections", "gssl_jax"}
 
 
 def test_files_are_one_sitting_and_none_is_called_utils():

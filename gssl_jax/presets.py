@@ -1,0 +1,82 @@
+"""What recipes share: how `:preset,key=value` is read, and the vision transformers by name.
+
+A preset is a function that changes a configuration; its parameters after the first are its options, with their
+defaults. A recipe imports nothing but this file and ml_collections.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gssl_jax.errors import UserError, unknown
+
+Preset = Callable[..., None]
+
+VITS = {
+    "vit_micro4": dict(patch=4, width=192, depth=4, heads=3),
+    "vit_micro8": dict(patch=8, width=192, depth=4, heads=3),
+    "vit_ti4": dict(patch=4, width=192, depth=12, heads=3),
+    "vit_ti16": dict(patch=16, width=192, depth=12, heads=3),
+    "vit_s16": dict(patch=16, width=384, depth=12, heads=6),
+    "vit_b16": dict(patch=16, width=768, depth=12, heads=12),
+    "vit_l16": dict(patch=16, width=1024, depth=24, heads=16),
+}
+"""Sizes of arXiv 2010.11929 and 2012.12877 (ti, s, b, l; the number is the patch in pixels), and smaller ones."""
+
+
+def choose(argument: str | None, presets: Mapping[str, Preset], base: Callable[[], ConfigDict]) -> ConfigDict:
+    """The configuration `base()` as the preset of `argument` changes it: `name[,key=value ...]`, the first without one.
+
+    An option is a whole number where its default is one, else text; one without a default has to be given. Raises
+    UserError for a preset or an option that is not known, a value of the wrong kind, and one that is missing.
+    """
+    name, *pairs = (argument or next(iter(presets))).split(",")
+    if name not in presets:
+        raise unknown("preset", name, presets)
+    parameters = dict(list(inspect.signature(presets[name]).parameters.items())[1:])
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise UserError(f"preset option {pair!r} is not of the form key=value")
+        if key not in parameters:
+            known = f"known: {', '.join(parameters)}" if parameters else "it knows none"
+            raise UserError(f"preset {name!r} has no option {key!r}; {known}")
+        default = parameters[key].default
+        if isinstance(default, int) and not value.isdigit():
+            raise UserError(f"{key}={value}: give a whole number, e.g. {key}={default}")
+        given[key] = int(value) if isinstance(default, int) else value
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and not given.get(key):
+            raise UserError(f"preset {name!r} needs {key}: write :{name},{key}=VALUE after the recipe")
+    config = base()
+    presets[name](config, **given)
+    return config
+
+
+def known_vit(name: str) -> dict[str, int]:
+    """Patch, width, depth and heads of one of `VITS`; raises UserError for another name."""
+    if name not in VITS:
+        raise unknown("backbone", name, VITS)
+    return VITS[name]
+
+
+def backbone(c: ConfigDict, name: str) -> None:
+    """Another backbone for a method of labels and its optimiser with it: a ResNet by name, or one of `VITS`.
+
+    Neither paper trains a transformer so; AdamW, its rate (for batches of 512) and its decay are those of DeiT (arXiv
+    2012.12877, table 9); warm-up and duration stay those of the recipe. Raises UserError for an unknown ViT.
+    """
+    if not name.startswith("vit"):
+        c.backbone.name = name
+        return
+    network: dict[str, Any] = dict(kind="vit", **known_vit(name), mlp_ratio=4.0, registers=0, positions="learned")
+    network |= dict(drop_path=0.1, layer_scale=0.0, layer_norm_eps=1e-6, dtype=c.backbone.dtype)
+    c.backbone = ConfigDict(network)
+    o = c.optim
+    o.update(dict(name="adamw", schedule="cosine", learning_rate=5e-4, reference_batch=512, final_learning_rate=0.0))
+    o.update(dict(weight_decay=0.05, final_weight_decay=0.05, decay_positions=False, decay_vectors=False))

@@ -1,0 +1,57 @@
+"""How `:preset,key=value` is read, and ViTs by name in recipes that were written for a ResNet."""
+
+from __future__ import annotations
+
+import pytest
+from ml_collections import ConfigDict
+
+from gssl_jax import presets
+from gssl_jax.errors import UserError
+from tests.runs.recipes import recipe
+
+
+def first(c):
+    c.name = "first"
+
+
+def folder(c, path, size=32, kind="flat"):
+    c.update(dict(name="folder", path=path, size=size, kind=kind))
+
+
+def chosen(argument):
+    blank = dict(name="", path="", size=0, kind="")
+    return presets.choose(argument, {"first": first, "folder": folder}, lambda: ConfigDict(blank)).to_dict()
+
+
+def test_options_are_the_parameters_of_the_preset():
+    assert chosen(None)["name"] == chosen("")["name"] == chosen("first")["name"] == "first"
+    assert chosen("folder,path=a/b=c") == dict(name="folder", path="a/b=c", size=32, kind="flat")
+    assert chosen("folder,size=64,path=x,kind=7") == dict(name="folder", path="x", size=64, kind="7")
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("frist", "unknown preset 'frist'; did you mean 'first'"),
+        ("first,size=3", "preset 'first' has no option 'size'; it knows none"),
+        ("folder,path=x,sise=3", "has no option 'sise'; known: path, size, kind"),
+        ("folder,path", "'path' is not of the form key=value"),
+        ("folder,path=x,size=big", "size=big: give a whole number, e.g. size=32"),
+        ("folder,size=3", "preset 'folder' needs path: write :folder,path=VALUE"),
+        ("folder,path=", "preset 'folder' needs path"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(argument, words):
+    with pytest.raises(UserError, match=words):
+        chosen(argument)
+
+
+@pytest.mark.parametrize("name", ["gated_cifar_lt", "gated_adversarial", "gated_semi", "gated_tinyimagenet"])
+def test_a_transformer_brings_its_optimiser(name):
+    c, plain = recipe("photos,backbone=vit_micro4", name), recipe("photos", name)
+    assert (c.backbone.kind, c.backbone.patch, c.backbone.width, c.backbone.depth) == ("vit", 4, 192, 4)
+    assert (c.optim.name, c.optim.weight_decay, c.optim.decay_vectors) == ("adamw", 0.05, False)
+    assert c.optim.duration == plain.optim.duration and c.method == plain.method and c.data == plain.data
+    assert recipe("photos,backbone=wrn_28_2", name).backbone.name == "wrn_28_2"
+    with pytest.raises(UserError, match="unknown backbone 'vit_ti5'; did you mean 'vit_ti"):
+        recipe("photos,backbone=vit_ti5", name)
