@@ -76,11 +76,11 @@ def entries(
 ) -> dict[str, dict[str, Any]]:
     """Entries `<prefix>/top1`, `<prefix>/balanced` (the mean over classes) and one for each group of classes.
 
-    Groups are many, medium and few training images, or head, middle and tail (see `per_class.class_groups`). The
-    protocol of `top1` holds the accuracy of every class. Intervals are percentiles of `resamples` bootstrap draws of
-    test images; a draw that misses a class leaves it out of its means.
+    Groups are many, medium and few training images, or head, middle and tail (see `per_class.class_groups`); there are
+    none where all classes have equally many. The protocol of `top1` holds the accuracy of every class. Intervals are
+    percentiles of `resamples` bootstrap draws of test images; a draw that misses a class leaves it out of its means.
     """
-    groups = class_groups(counts)
+    groups = class_groups(counts) if np.ptp(counts) else {}
 
     def scores(rows: np.ndarray | slice) -> list[float]:
         own = per_class_accuracy(found[rows], wanted[rows], len(classes))

@@ -30,6 +30,8 @@ def test_entries_by_hand():
     assert entries["accuracy/top1"]["low"] < 0.5 < entries["accuracy/top1"]["high"]
     thirds = classification.entries(found, wanted, counts=np.array([9, 6, 4, 2]), prefix="last", **options)
     assert list(thirds)[2:] == ["last/head", "last/middle", "last/tail"]
+    even = classification.entries(found, wanted, counts=np.full(4, 200), **options)
+    assert list(even) == ["accuracy/top1", "accuracy/balanced"]
 
 
 def brightness(weight, images):
