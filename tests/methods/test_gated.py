@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from gssl_jax.errors import UserError
 from gssl_jax.methods.base import Clock
 from gssl_jax.methods.gated import build
+from gssl_jax.models.build import build_backbone
 from gssl_jax.models.resnet import ResNet
 from gssl_jax.training.mesh import make_mesh, put_batch, replicated
 from gssl_jax.training.state import TrainState, create_state
@@ -240,6 +241,29 @@ def test_channels_may_be_exchanged_as_the_authors_do_it():
     )
     takes_red = np.isclose(brighter, (0.4, 0.5, 1.0), atol=1e-5)  # the mean and one deviation of the channel it takes
     assert (takes_red.sum(-1) == 1).all() and takes_red[..., 1].any() and takes_red[..., 2].any()
+
+
+def test_a_transformer_learns_the_same_way():
+    """One block, with relative position, whose patches are smaller than what the positions were made for."""
+    c = recipe("tiny,backbone=vit_micro4", "gated_cifar_lt")
+    c.backbone.update(dict(depth=1, width=8, heads=1, drop_path=0.0))
+    c.data.crop, names = "device", ("lorot_e", "relative_position")
+    c.method.pretexts.update(dict(names=names, relative_size=8))
+    method = build(c, build_backbone(c), Clock(6, 1), COUNTS)
+    given = batch()
+    given["train"]["image"] = np.tile(given["train"]["image"], (1, 1, 4, 4, 1))
+    views = jax.jit(method.views)(given, jax.random.key(1), jnp.int32(0))
+    params, state = jax.jit(method.init)(jax.random.key(0), views)
+
+    def loss(params):
+        return method.loss(params, state, views, jax.random.key(2), jnp.int32(0), True)[0]
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    assert np.isfinite(value)
+    norms = {name: float(optax.tree.norm(gradient["heads"][name])) for name in gradient["heads"]}
+    assert set(norms) == {"classifier", *names} and min(norms.values()) > 0
+    assert float(optax.tree.norm(gradient["backbone"]["block_0"])) > 0
+    assert jax.eval_shape(method.predict, params, state, views["image"]).shape == (BATCH, 3)
 
 
 def test_deferred_weights_begin_at_their_step():
