@@ -165,6 +165,9 @@ def base():
     o.beta2 = 0.999
     o.clip_norm = 0.0
     o.freeze_prototypes = 0.0
+    o.freeze_backbone = 0.0  # in optim.unit: new heads warm up on a backbone from elsewhere
+    o.trains = "all"  # all | norm (HPT-BN) | last_k | heads: what of the backbone learns
+    o.last_blocks = 0  # last_k: blocks, the norm after them included
 
     c.evals = e = ConfigDict()
     e.data = ConfigDict(dict(source="folder", path="", train="stream", test="test", resize=64))

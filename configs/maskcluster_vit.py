@@ -128,6 +128,9 @@ def base():
     o.nesterov = False
     o.clip_norm = 3.0  # global norm [MSN]; 0 = off
     o.freeze_prototypes = 1.0  # both cluster layers [DINO]
+    o.freeze_backbone = 0.0  # in optim.unit: new heads warm up on a backbone from elsewhere
+    o.trains = "all"  # all | norm (HPT-BN) | last_k | heads: what of the backbone learns
+    o.last_blocks = 0  # last_k: blocks, the norm after them included
 
     c.evals = e = ConfigDict()
     e.data = ConfigDict(dict(source="tfds", path="imagenet2012", train="train", test="validation", resize=256))

@@ -25,6 +25,7 @@ from gssl_jax.models.build import Backbone, build_backbone
 from gssl_jax.runs.folder import flat as flattened
 from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser
+from gssl_jax.training.trainable import limited
 
 METHODS = {"maskcluster": maskcluster.KIND, "gated": gated.KIND, "fixmatch": fixmatch.KIND}
 """Every value `config.method.name` may have."""
@@ -100,6 +101,7 @@ def assemble(config: ConfigDict) -> Parts:
     clock = make_clock(config.optim, len(main))
     method = kind.build(config, backbone, clock, counts)
     optimiser = build_optimiser(config.optim, clock)
+    method, optimiser = limited(method, optimiser, config.optim.trains, config.optim.last_blocks)
     if set(method.streams) != set(streams):
         raise UserError(f"data.streams has {', '.join(streams)} and {config.method.name} learns from {method.streams}")
     lines = kind.warnings(config, backbone)

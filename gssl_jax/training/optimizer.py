@@ -1,4 +1,4 @@
-"""AdamW and SGD with schedules, masked decay, global-norm clipping and a late start for the prototypes."""
+"""AdamW and SGD with schedules, masked decay, global-norm clipping and a late start for prototypes or backbone."""
 
 from __future__ import annotations
 
@@ -98,16 +98,18 @@ def hold(prefix: str, steps: int) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
-def late_moments(moments: optax.GradientTransformation, prefix: str, steps: int) -> optax.GradientTransformation:
-    """`moments`, with those under the top-level key `prefix` beginning after `steps` updates.
+def late_moments(moments: optax.GradientTransformation, frozen: dict[str, int]) -> optax.GradientTransformation:
+    """`moments`, with those under each top-level key of `frozen` beginning after so many updates.
 
     Moments that had averaged zeros for t steps are no longer corrected for their start: Adam's first free step would be
     (1 - b1) / (1 - b1^t) * sqrt((1 - b2^t) / (1 - b2)) times as long as a first step is, 3.2 times for large t.
     """
-    late = optax.transforms.conditionally_mask(moments, lambda step: step >= steps)
-    return optax.partition(
-        {"now": moments, "late": late}, lambda params: {k: "late" if k == prefix else "now" for k in params}
-    )
+
+    def late(steps: int) -> optax.GradientTransformation:
+        return optax.transforms.conditionally_mask(moments, lambda step: step >= steps)
+
+    kinds = {"now": moments, **{prefix: late(steps) for prefix, steps in frozen.items()}}
+    return optax.partition(kinds, lambda params: {name: name if name in frozen else "now" for name in params})
 
 
 def build_optimiser(settings: ConfigDict, clock: Clock) -> optax.GradientTransformation:
@@ -124,15 +126,16 @@ def build_optimiser(settings: ConfigDict, clock: Clock) -> optax.GradientTransfo
         raise UserError(
             f"optim.milestones={settings.milestones} and optim.factors={settings.factors} need equal lengths"
         )
-    frozen = clock.steps(settings.freeze_prototypes)
-    held = [hold("prototypes", frozen)] if frozen else []
+    waits = {"prototypes": settings.freeze_prototypes, "backbone": settings.freeze_backbone}
+    frozen = {prefix: clock.steps(units) for prefix, units in waits.items() if clock.steps(units)}
+    held = [hold(prefix, steps) for prefix, steps in frozen.items()]
     clip = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
     decay = optax.add_decayed_weights(
         weight_decay(settings, clock), lambda p: decays(p, settings.decay_positions, settings.decay_vectors)
     )
 
     def late(moments: optax.GradientTransformation) -> optax.GradientTransformation:
-        return late_moments(moments, "prototypes", frozen) if frozen else moments
+        return late_moments(moments, frozen) if frozen else moments
 
     inner = OPTIMISERS[settings.name](settings, decay, late)
     return optax.chain(*held, *clip, *inner, optax.scale_by_learning_rate(learning_rate(settings, clock)), *held)

@@ -20,6 +20,7 @@ def settings(**changes):
     values = dict(
         learning_rate=0.02, final_learning_rate=0.001, batch_size=512, warmup=3.0, weight_decay=0.1,
         final_weight_decay=0.5, decay_positions=True, beta1=0.8, beta2=0.9, clip_norm=0.0, freeze_prototypes=0.0,
+        freeze_backbone=0.0,
         name="adamw", schedule="cosine", reference_batch=256, milestones=(), factors=(), decay_vectors=False,
         momentum=0.9, nesterov=False, duration=float(TOTAL),
     )  # fmt: skip
@@ -50,19 +51,19 @@ def gradients():
     ]
 
 
-def adamw_by_hand(clip, frozen, total=TOTAL):
+def adamw_by_hand(clip, frozen, total=TOTAL, layer="prototypes"):
     p = start()
     flat = {(a, b): p[a][b] for a in p for b in p[a]}
     m, v = ({k: np.zeros_like(x) for k, x in flat.items()} for _ in range(2))
     history = []
     for step, tree in enumerate(gradients()[:total]):
-        g = {k: tree[k[0]][k[1]] * (0.0 if k[0] == "prototypes" and step < frozen else 1.0) for k in flat}
+        g = {k: tree[k[0]][k[1]] * (0.0 if k[0] == layer and step < frozen else 1.0) for k in flat}
         norm = np.sqrt(sum(np.sum(x**2) for x in g.values()))
         for k in flat:
             clipped = g[k] * min(1.0, clip / norm) if clip else g[k]
             m[k] = 0.8 * m[k] + 0.2 * clipped
             v[k] = 0.9 * v[k] + 0.1 * clipped**2
-            age = step + 1 - (frozen if k[0] == "prototypes" else 0)  # moments of a frozen layer begin when it is free
+            age = step + 1 - (frozen if k[0] == layer else 0)  # moments of a frozen layer begin when it is free
             if age < 1:
                 continue
             direction = m[k] / (1 - 0.8**age) / (np.sqrt(v[k] / (1 - 0.9**age)) + 1e-8)
@@ -73,19 +74,23 @@ def adamw_by_hand(clip, frozen, total=TOTAL):
     return history
 
 
-@pytest.mark.parametrize(("clip", "frozen"), [(0.0, 0.0), (2.0, 0.0), (2.0, 4.0)])
-def test_a_whole_run_equals_plain_numpy(clip, frozen):
-    optimiser = build_optimiser(settings(clip_norm=clip, freeze_prototypes=frozen), Clock(TOTAL, 1))
+@pytest.mark.parametrize(
+    ("clip", "frozen", "layer"),
+    [(0.0, 0.0, "prototypes"), (2.0, 0.0, "prototypes"), (2.0, 4.0, "prototypes"), (2.0, 3.0, "backbone")],
+)
+def test_a_whole_run_equals_plain_numpy(clip, frozen, layer):
+    optimiser = build_optimiser(settings(clip_norm=clip, **{f"freeze_{layer}": frozen}), Clock(TOTAL, 1))
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start())
-    state, first = optimiser.init(params), params["prototypes"]["directions"]
+    state, first = optimiser.init(params), params
     update = jax.jit(optimiser.update)
-    for step, (tree, expected) in enumerate(zip(gradients(), adamw_by_hand(clip, frozen), strict=True)):
+    for step, (tree, expected) in enumerate(zip(gradients(), adamw_by_hand(clip, frozen, layer=layer), strict=True)):
         updates, state = update(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree), state, params)
         params = optax.apply_updates(params, updates)
         for (a, b), value in expected.items():
             np.testing.assert_allclose(params[a][b], value, atol=2e-5, err_msg=f"{a} {b} after step {step}")
-        held = np.asarray(params["prototypes"]["directions"] == first)
-        assert held.all() if step < frozen else not held.any()
+        for name, leaf in params[layer].items():
+            held = np.asarray(leaf == first[layer][name])
+            assert held.all() if step < frozen else not held.any()
 
 
 def test_schedules_at_their_corners():
