@@ -83,6 +83,7 @@ def base():
 
     c.method = m = ConfigDict()
     m.name = "fixmatch"
+    m.hand_over = ("backbone",)  # of the stage before; also projector, predictor, prototypes, heads, teacher
     m.augment = ConfigDict(
         dict(
             train=dict(  # of labelled and weak views, and of strong ones after RandAugment

@@ -80,6 +80,7 @@ def base():
 
     c.method = m = ConfigDict()
     m.name = "gated"
+    m.hand_over = ("backbone",)  # of the stage before; also projector, predictor, prototypes, heads, teacher
     m.augment = ConfigDict(
         dict(
             train=dict(

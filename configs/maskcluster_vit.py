@@ -72,6 +72,7 @@ def base():
 
     c.method = m = ConfigDict()
     m.name = "maskcluster"
+    m.hand_over = ("backbone",)  # of the stage before; also projector, predictor, prototypes, heads, teacher
     m.views = ConfigDict({"globals": 2, "locals": 10})  # locals serve the class loss only [MC-SSL]
     m.augment = ConfigDict(
         dict(

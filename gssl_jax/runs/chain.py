@@ -14,6 +14,7 @@ from gssl_jax.errors import UserError
 from gssl_jax.runs.console import report_unreadable
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder, write_atomically
+from gssl_jax.runs.handover import Handed
 from gssl_jax.runs.parts import Parts, assemble, fingerprint, stage_config
 from gssl_jax.runs.pictures import draw_pictures
 from gssl_jax.runs.results import build_results, versions
@@ -52,7 +53,9 @@ def run(config: ConfigDict, folder: RunFolder, console: Console) -> Finished | I
         outcome = run_stage(parts, number, name, folder, judge, console, handed)
         if outcome.signal:
             return Interrupted(outcome.signal, int(outcome.state.step))
-        handed = parts.method.backbone(outcome.state.params, outcome.state.method_state, "teacher")
+        end = outcome.selected
+        judged = parts.method.backbone(end.params, end.method_state, parts.config.evals.which)
+        handed = Handed(name, judged, end.params, end.method_state)
     assert outcome is not None
     return conclude(config, parts, judge, outcome, folder, name, console)
 

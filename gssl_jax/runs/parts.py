@@ -22,6 +22,7 @@ from gssl_jax.evals.linear import solver_bytes
 from gssl_jax.methods import fixmatch, gated, maskcluster
 from gssl_jax.methods.base import Clock, Kind, Method
 from gssl_jax.models.build import Backbone, build_backbone
+from gssl_jax.runs import handover
 from gssl_jax.runs.folder import flat as flattened
 from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser
@@ -86,6 +87,7 @@ def assemble(config: ConfigDict) -> Parts:
         raise unknown("method.name", config.method.name, METHODS)
     kind = METHODS[config.method.name]
     check_values(config, kind.positive)
+    handover.check(config.method.hand_over)
     backbone = build_backbone(config)
     check_features(config, backbone)
     mesh = make_mesh()

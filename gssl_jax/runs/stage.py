@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from clu import parameter_overview
 from jax import Array
 from rich.console import Console
@@ -20,6 +18,7 @@ from gssl_jax.errors import UserError
 from gssl_jax.runs.console import Progress
 from gssl_jax.runs.evaluation import Judge, floats, log_row
 from gssl_jax.runs.folder import RunFolder
+from gssl_jax.runs.handover import Handed, hand_over
 from gssl_jax.runs.images import Images, shape_batch
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.selection import Selector
@@ -104,9 +103,15 @@ class Examiner:
 
 
 def run_stage(
-    parts: Parts, number: int, name: str, folder: RunFolder, judge: Judge, console: Console, handed: Any = None
+    parts: Parts,
+    number: int,
+    name: str,
+    folder: RunFolder,
+    judge: Judge,
+    console: Console,
+    handed: Handed | None = None,
 ) -> Outcome:
-    """Trains the stage to its end or to a signal; `handed` is the backbone of the stage before, if there is one."""
+    """Trains the stage to its end or to a signal; `handed` is the end of the stage before, if there is one."""
     config, total, samples = parts.config, parts.clock.total, sum(parts.batch_sizes.values())
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints(number, name), config.run.keep_checkpoints))
@@ -159,11 +164,11 @@ def run_stage(
 
 
 def start(
-    parts: Parts, checkpoints: Checkpoints, images: Images, handed: Any, console: Console
+    parts: Parts, checkpoints: Checkpoints, images: Images, handed: Handed | None, console: Console
 ) -> tuple[TrainState, Any, float]:
     """The state to begin with, the untrained backbone, and the seconds trained before.
 
-    The order: 1. resume from the stage's own checkpoint; 2. the backbone handed over by the stage before;
+    The order: 1. resume from the stage's own checkpoint; 2. what the stage before hands over;
     3. from scratch.
     """
     whole, config = replicated(parts.mesh), parts.config
@@ -181,12 +186,7 @@ def start(
         console.print(f"going on at step {int(state.step)} of {parts.clock.total}", highlight=False)
         return state, untrained, float(extra["seconds"])
     if handed is not None:
-        params, own = {**state.params, "backbone": handed["params"]}, dict(state.method_state)
-        if "teacher" in own:
-            own["teacher"] = {**own["teacher"], "backbone": jax.tree.map(np.copy, handed["params"])}
-        for name in own.keys() & {"batch_stats", "teacher_batch_stats"}:
-            own[name] = jax.tree.map(np.copy, handed["batch_stats"]) if "batch_stats" in handed else own[name]
-        state = jax.device_put(dataclasses.replace(state, params=params, method_state=own), whole)
+        state = jax.device_put(hand_over(state, handed, config.method.hand_over), whole)
     return state, untrained, 0.0
 
 
