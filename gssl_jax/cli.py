@@ -13,13 +13,14 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.runs.folder import flat
+from gssl_jax.knobs import flat
 
 USAGE = """usage: python -m gssl_jax.main --config=FILE[:preset[,key=value ...]] [--workdir=DIR] [--config.KEY=V ...]
 
   --config=FILE    a recipe, e.g. configs/maskcluster_vit.py; presets stand in its first lines
   --config.KEY=V   changes one value, e.g. --config.method.collapse.patch=memax
   --workdir=DIR    the run folder (runs/<recipe>[-<preset>] without it); the same command goes on where it stopped
+  --redo=STAGE     puts a stage and all after it aside and trains them anew
   --debug          a traceback where something is refused
   --help           this text
 """
@@ -34,6 +35,7 @@ class Options(NamedTuple):
 
     config: ConfigDict
     workdir: Path
+    redo: str
 
 
 def parse(argv: Sequence[str]) -> Options | None:
@@ -47,6 +49,7 @@ def parse(argv: Sequence[str]) -> Options | None:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values)
     flags.DEFINE_string("workdir", "", "the run folder", flag_values=values)
+    flags.DEFINE_string("redo", "", "the stage to train anew", flag_values=values)
     flags.DEFINE_boolean("debug", False, "traceback on errors", flag_values=values)
     recipe = check_flags(argv)
     try:
@@ -63,7 +66,7 @@ def parse(argv: Sequence[str]) -> Options | None:
     path, _, preset = recipe.partition(":")
     named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
     default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)
-    return Options(config, Path(workdir) if workdir else default)
+    return Options(config, Path(workdir) if workdir else default, str(values["redo"].value))
 
 
 def read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
@@ -83,11 +86,10 @@ def check_flags(argv: Sequence[str]) -> str:
         name, separator, value = argument.partition("=")
         if not argument.startswith("--"):
             continue
-        bare = name.lstrip("-").removeprefix("no")
         if name == "--config":
             recipe = value if separator else next(arguments, "")
-        elif not name.startswith("--config.") and name.lstrip("-") not in ("workdir", "debug") and bare != "debug":
-            raise unknown("flag", name, ("--config", "--config.KEY", "--workdir", "--debug", "--help"))
+        elif not name.startswith("--config.") and name not in ("--workdir", "--redo", "--debug", "--nodebug"):
+            raise unknown("flag", name, ("--config", "--config.KEY", "--workdir", "--redo", "--debug", "--help"))
     if not recipe:
         raise UserError("no recipe: give --config=configs/maskcluster_vit.py")
     path = Path(recipe.partition(":")[0])

@@ -36,3 +36,13 @@ def scaled(config: Mapping[str, Any], path: str, factor: float) -> str:
         return ""
     value = factor * now
     return f"--config.{path}={max(2, round(value)) if isinstance(now, int) else format(value, '.3g')}"
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as `a.b.c` -> value."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{prefix}.{name}" if prefix else name)
+    return found

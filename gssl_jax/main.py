@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(argv)
         if options is None:
             return 0
-        return train_and_report(options.config, options.workdir, console)
+        return train_and_report(options.config, options.workdir, console, options.redo)
     except UserError as problem:
         if debug:
             raise
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def train_and_report(config, workdir: Path, console: Console) -> int:
+def train_and_report(config, workdir: Path, console: Console, redo: str = "") -> int:
     """One run from start to report; a finished run only prints its table again."""
     from gssl_jax.report.html import write_report
     from gssl_jax.report.words import console_table
@@ -48,9 +48,12 @@ def train_and_report(config, workdir: Path, console: Console) -> int:
     folder = RunFolder(workdir)
     if config.run.deterministic:  # read when the backend starts, which nothing has done yet
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    if redo:
+        console.print(folder.redo(redo), highlight=False)
+    if folder.report.exists():
+        tell(folder.claim(config), console)
     results = folder.read_results()
     if results is not None and folder.report.exists():
-        folder.claim(config)
         console.print(f"{workdir} is finished; its results:", highlight=False)
     else:
         ended = chain.run(config, folder, console)
@@ -63,6 +66,12 @@ def train_and_report(config, workdir: Path, console: Console) -> int:
         console.print(console_table(results))
     console.print(f"report: {folder.report}", highlight=False)
     return 0
+
+
+def tell(words: str, console: Console) -> None:
+    """Prints what there is to say, if anything."""
+    if words:
+        console.print(words, style="yellow", highlight=False)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def run(config: ConfigDict, folder: RunFolder, console: Console) -> Finished | I
     if not config.stages:
         raise UserError("config.stages is empty: name at least one stage")
     chain = [(k, name, assemble(stage_config(config, name))) for k, name in enumerate(config.stages)]
-    folder.claim(config)
+    if said := folder.claim(config):
+        console.print(said, style="yellow", highlight=False)
     write_lineage(folder, chain)
     handed = outcome = None
     for number, name, parts in chain:

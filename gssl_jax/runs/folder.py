@@ -1,7 +1,7 @@
 """The run folder: whose configuration it holds, where its files are, and its results.
 
 config.json  metrics.jsonl  results.json  report.html  lineage.json  figures/  tensorboard/
-stages/<k>-<name>/checkpoints/
+stages/<k>-<name>/checkpoints/  stale-<n>/
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from gssl_jax.errors import UserError
+from gssl_jax.errors import UserError, unknown
+from gssl_jax.knobs import flat
+from gssl_jax.runs import staleness
+from gssl_jax.training.metrics import cut_rows
 
 FREE = ("run",)
 """Groups that change nothing about results, so that a folder may go on with other values."""
@@ -34,16 +37,6 @@ def plain(value: Any) -> Any:
 def canonical(config: ConfigDict) -> str:
     """The resolved configuration as JSON with sorted keys: equal configurations give equal text."""
     return json.dumps(plain(config), indent=1, sort_keys=True) + "\n"
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as `a.b.c` -> value."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= flat(value, f"{prefix}.{name}" if prefix else name)
-    return found
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -80,29 +73,57 @@ class RunFolder:
         """Where the state of the stage that validation images chose is kept."""
         return self.path / "stages" / f"{number}-{stage}" / "best"
 
-    def claim(self, config: ConfigDict) -> None:
-        """Makes the folder this run's, or finds that it is already.
+    def claim(self, config: ConfigDict) -> str:
+        """Makes the folder this run's, or finds that it is already; returns what changed in words, "" for nothing.
 
-        Raises UserError where it belongs to a run with another configuration (naming the first differences), or holds
-        files that are not a run's.
+        The configuration may change where nothing was trained with what changed: results of the shorter or other chain
+        are then put aside. Raises UserError where stages have become stale (naming the first differences and them), or
+        the folder holds files that are not a run's.
         """
-        text = canonical(config)
+        text, said = canonical(config), ""
         if self.config.exists():
-            try:
-                old = json.loads(self.config.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as problem:
-                raise UserError(f"{self.config} is not readable JSON ({problem}): use another --workdir") from problem
-            changed = differences(old, json.loads(text))
-            if changed:
+            old, new = self.read_config(), json.loads(text)
+            changed, number = differences(old, new), staleness.first_changed(old, new)
+            stale = staleness.begun(self.path, number) if number is not None else []
+            if changed and stale:
                 more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+                names = [one.name.partition("-")[2] for one in stale]
                 raise UserError(
-                    f"{self.path} belongs to a run with another configuration ({'; '.join(changed[:3])}{more}): go on "
-                    f"with its own values, choose another --workdir, or delete the folder to start anew"
+                    f"{self.path} belongs to a run with another configuration ({'; '.join(changed[:3])}{more}); "
+                    f"trained with it and stale now: {', '.join(names)}. Go on with its own values, choose another "
+                    f"--workdir, or train {'it' if len(names) == 1 else 'them'} anew with --redo={names[0]}"
                 )
+            if number is not None and (shelf := staleness.put_aside(self.path, number)):
+                said = f"the chain changed: earlier results are in {shelf}"
         elif self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
             raise UserError(f"{self.path} is not empty and not a run folder: choose another --workdir")
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.config, text)
+        return said
+
+    def read_config(self) -> dict[str, Any]:
+        """config.json; raises UserError where it cannot be read."""
+        try:
+            return json.loads(self.config.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as problem:
+            raise UserError(f"{self.config} is not readable JSON ({problem}): use another --workdir") from problem
+
+    def redo(self, stage: str) -> str:
+        """Puts the stage and all after it aside, with the results, so that they are trained anew; says so in words.
+
+        Raises UserError where the folder is no run's, or its chain has no such stage.
+        """
+        if not self.config.exists():
+            raise UserError(f"--redo={stage}: {self.path} holds no run yet, leave the flag out")
+        stages = self.read_config()["stages"]
+        if stage not in stages:
+            raise unknown("stage for --redo", stage, stages)
+        number = stages.index(stage)
+        names = [one.name.partition("-")[2] for one in staleness.begun(self.path, number)]
+        shelf = staleness.put_aside(self.path, number)
+        for name in names:
+            cut_rows(self.metrics, name, -1)
+        return f"put aside in {shelf}: {', '.join(names) or 'the results'}" if shelf else "nothing to put aside"
 
     def write_results(self, results: dict[str, Any]) -> None:
         """results.json, whole or not at all."""

@@ -19,11 +19,11 @@ from gssl_jax.data.sources.subset import Subset, Unlabelled
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import suite
 from gssl_jax.evals.linear import solver_bytes
+from gssl_jax.knobs import flat as flattened
 from gssl_jax.methods import fixmatch, gated, maskcluster
 from gssl_jax.methods.base import Clock, Kind, Method
 from gssl_jax.models.build import Backbone, build_backbone
 from gssl_jax.runs import handover
-from gssl_jax.runs.folder import flat as flattened
 from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser
 from gssl_jax.training.trainable import limited

@@ -44,7 +44,7 @@ def write_images(folder, count, side=40):
         ([f"--config={RECIPE}:tyni"], ["tyni", "tiny"]),
         ([f"--config={RECIPE}:tiny,steps=3"], ["tiny", "steps"]),
         ([f"--config={RECIPE}:imagenet,backbone=vit_x"], ["vit_x", "vit_s16"]),
-        ([f"--config={RECIPE}:folder"], ["path=DIR"]),
+        ([f"--config={RECIPE}:folder"], ["needs path", ":folder,path=VALUE"]),
         (
             [f"--config={RECIPE}:tiny", "--config.method.colapse.patch=memax"],
             ["colapse", "did you mean 'method.collapse.patch'"],
@@ -131,8 +131,9 @@ def test_a_folder_of_another_run_shows_the_difference_and_stays(refused, monkeyp
     with pytest.raises(Reached):
         main(flags)
     before = (tmp_path / "run" / "config.json").read_text()
+    (tmp_path / "run" / "stages" / "0-target").mkdir(parents=True)  # it was killed after its first step
     message = refused(f"--config={RECIPE}:tiny", "--config.method.loss.patch=0.5")
-    assert "method.loss.patch: 1.0 -> 0.5" in message and "--workdir" in message
+    assert "method.loss.patch: 1.0 -> 0.5" in message and "--workdir" in message and "--redo=target" in message
     assert (tmp_path / "run" / "config.json").read_text() == before
     with pytest.raises(Reached):  # what cannot change results is free
         main([*flags, "--config.run.log_every=4"])
