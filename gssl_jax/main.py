@@ -40,7 +40,7 @@ def train_and_report(config, workdir: Path, console: Console, redo: str = "") ->
     """One run from start to report; a finished run only prints its table again."""
     from gssl_jax.report.html import write_report
     from gssl_jax.report.words import console_table
-    from gssl_jax.runs import chain
+    from gssl_jax.runs import archive, chain
     from gssl_jax.runs.folder import RunFolder
 
     if config.run.keep_host_memory:
@@ -61,6 +61,7 @@ def train_and_report(config, workdir: Path, console: Console, redo: str = "") ->
             console.print(f"stopped and saved at step {ended.step}; the same command goes on there", highlight=False)
             return 128 + ended.signal
         results = ended.results
+        archive.write_pictures(folder.pictures, ended.pictures, ended.classes)
         write_report(folder.path, ended.pictures, ended.classes)
     if any(results["eval"].values()):
         console.print(console_table(results))

@@ -133,6 +133,24 @@ def spread(rows: np.ndarray, count: int) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
+def stratified(labels: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` rows of labelled images, of as many classes as can be, by class; from labels int [N] alone.
+
+    First one image of every class (of classes evenly spaced where there are more than `count`), then a second one, and
+    so on. Without labels (-1) rows are evenly spaced.
+    """
+    known = np.flatnonzero(labels >= 0)
+    if not len(known):
+        return spread(np.arange(len(labels)), count)
+    by_class = known[np.argsort(labels[known], kind="stable")]
+    sizes = np.unique(labels[by_class], return_counts=True)[1]
+    turn = np.concatenate([np.arange(size) for size in sizes])  # of each image among those of its class
+    places = np.empty(0, int)
+    for k in range(sizes.max()):
+        places = np.append(places, spread(np.flatnonzero(turn == k), count - len(places)))
+    return by_class[np.sort(places)]
+
+
 def floats(images: np.ndarray) -> np.ndarray:
     """uint8 pixels as float32 in [0, 1]."""
     return images.astype(np.float32) / 255

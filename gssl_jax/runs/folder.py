@@ -1,6 +1,6 @@
 """The run folder: whose configuration it holds, where its files are, and its results.
 
-config.json  metrics.jsonl  results.json  report.html  lineage.json  figures/  tensorboard/
+config.json  metrics.jsonl  results.json  pictures.npz  report.html  lineage.json  figures/  tensorboard/
 stages/<k>-<name>/checkpoints/  stale-<n>/
 """
 
@@ -39,20 +39,29 @@ def canonical(config: ConfigDict) -> str:
     return json.dumps(plain(config), indent=1, sort_keys=True) + "\n"
 
 
+ABSENT = "(absent)"
+"""Stands for the value of a knob that a configuration does not have."""
+
+
+def differing(*trees: dict[str, Any]) -> dict[str, list[Any]]:
+    """Knobs that may change results and do not have one value in all configurations, by dotted name: the value of
+    each, `ABSENT` where it has none."""
+    every = [flat(tree) for tree in trees]
+    keys = sorted({key for one in every for key in one})
+    bound = [k for k in keys if k.split(".")[0] not in FREE or k in BOUND_IN_RUN]
+    values = {k: [one.get(k, ABSENT) for one in every] for k in bound}
+    return {k: found for k, found in values.items() if any(value != found[0] for value in found)}
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """`key: old -> new` for every knob that differs and may change results."""
-    before, after = flat(old), flat(new)
-    keys = sorted(before.keys() | after.keys())
-    bound = [k for k in keys if k.split(".")[0] not in FREE or k in BOUND_IN_RUN]
-    absent = "(absent)"
-    changed = [k for k in bound if before.get(k, absent) != after.get(k, absent)]
-    return [f"{k}: {before.get(k, absent)!r} -> {after.get(k, absent)!r}" for k in changed]
+    return [f"{key}: {before!r} -> {after!r}" for key, (before, after) in differing(old, new).items()]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or, if killed, nothing."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a whole file or, if killed, nothing; text as UTF-8."""
     temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     temporary.replace(path)
 
 
@@ -63,7 +72,7 @@ class RunFolder:
         self.path = path
         self.config, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.results, self.report, self.lineage = path / "results.json", path / "report.html", path / "lineage.json"
-        self.figures, self.tensorboard = path / "figures", path / "tensorboard"
+        self.figures, self.tensorboard, self.pictures = path / "figures", path / "tensorboard", path / "pictures.npz"
 
     def checkpoints(self, number: int, stage: str) -> Path:
         """The checkpoint folder of the stage with this number in the chain."""

@@ -16,7 +16,7 @@ from gssl_jax.evals.projection import t_sne
 from gssl_jax.methods.base import Method
 from gssl_jax.models.vit import ViT
 from gssl_jax.ops.keys import named
-from gssl_jax.runs.evaluation import Judge, floats, spread
+from gssl_jax.runs.evaluation import Judge, floats, stratified
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.stage import Images, Outcome
 from gssl_jax.training.mesh import put_batch
@@ -25,6 +25,9 @@ from gssl_jax.training.step import gather
 
 SHOWN = 8
 """Images in a row of the report."""
+
+EXPLAINED = 10
+"""Images whose evidence is kept: as many as in the figures of G-SSL, one of each class of CIFAR-10."""
 
 NEIGHBOURS = 6
 """Nearest neighbours shown for each query."""
@@ -40,12 +43,13 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
     train = judge.some("train", judge.settings.picture_images)
     test = judge.some("test", judge.settings.picture_images) if len(parts.test) else train
     variables = parts.method.backbone(state.params, state.method_state, judge.settings.which)
-    shown = spread(np.arange(len(test["image"])), SHOWN)
+    shown = stratified(test["label"], SHOWN)
     pictures: dict[str, Any] = {}
     if isinstance(parts.backbone, ViT):
         pictures |= maps(parts, variables, floats(test["image"][shown]))
     if parts.method.classify is not None:
-        pictures["gradcam"] = evidence(parts, variables, state, floats(test["image"][shown]), test["label"][shown])
+        rows = stratified(test["label"], EXPLAINED)
+        pictures["gradcam"] = evidence(parts, variables, state, floats(test["image"][rows]), test["label"][rows])
     if parts.method.reconstruct is not None:
         pictures["reconstruction"] = reconstruction(parts, outcome.images, state)
     known, asked = (judge.features(variables, images)[judge.settings.knn.feature] for images in (train, test))
@@ -113,7 +117,7 @@ def neighbours(
     train: dict[str, np.ndarray], test: dict[str, np.ndarray], known: np.ndarray, asked: np.ndarray
 ) -> dict[str, Any]:
     """The nearest training images of some test images by cosine of their features, known [N, D] and asked [M, D]."""
-    queries = spread(np.arange(len(asked)), SHOWN)
+    queries = stratified(test["label"], SHOWN)
     cosines = jax.jit(lambda a, b: unit(a) @ unit(b).T)(asked[queries], known)
     found = np.argsort(-np.asarray(cosines), axis=1, kind="stable")[:, :NEIGHBOURS]
     return {

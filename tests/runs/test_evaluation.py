@@ -1,9 +1,9 @@
-"""Some images of an evaluation set, held in memory or not: the same ones, spread over all of it."""
+"""Some images of an evaluation set: the same ones in memory or not, spread over all of it and over its classes."""
 
 import numpy as np
 import pytest
 
-from gssl_jax.runs.evaluation import Judge
+from gssl_jax.runs.evaluation import Judge, stratified
 from gssl_jax.runs.parts import assemble, stage_config
 from tests.runs.recipes import recipe
 
@@ -25,3 +25,19 @@ def test_some_images_are_spread_over_the_set_in_memory_or_not(count):
             np.testing.assert_array_equal(found[0][name], found[1][name])
     else:
         assert len(found[0]["image"]) == 1140
+
+
+@pytest.mark.parametrize(
+    ("labels", "count", "rows"),
+    [
+        ([0, 0, 0, 1, 1, 2], 3, [0, 3, 5]),  # the first of each class, whether the set is sorted by class
+        ([2, 0, 1, 0, 2, 1], 3, [1, 2, 0]),  # or not
+        ([0, 0, 0, 1, 1, 2], 5, [0, 1, 3, 4, 5]),  # then a second one of those that have it
+        ([0, 0, 0, 0, 1], 4, [0, 1, 2, 4]),
+        ([0, 0, 1, 1, 2, 2, 3, 3, 4, 4], 3, [0, 4, 8]),  # three of five classes: the first, the middle and the last
+        ([1, -1, 0, -1], 4, [2, 0]),  # images without a label are not shown beside others
+        ([-1, -1, -1, -1, -1], 3, [0, 2, 4]),  # but where there is no other
+    ],
+)
+def test_images_to_show_are_of_as_many_classes_as_can_be(labels, count, rows):
+    assert stratified(np.asarray(labels), count).tolist() == rows

@@ -8,6 +8,7 @@ import pytest
 
 from gssl_jax.main import main
 from gssl_jax.runs import stage
+from gssl_jax.runs.archive import read_pictures
 from gssl_jax.training.metrics import read_rows
 
 TINY = "--config=configs/gated_cifar_lt.py:tiny"
@@ -44,6 +45,15 @@ def test_the_state_is_chosen_by_validation_and_the_last_one_reported_beside_it(f
     assert ("last/accuracy/top1" in results["eval"]) == (best != 6)
     during = [row["step"] for row in rows if any(name.startswith(("eval/knn", "eval/accuracy")) for name in row)]
     assert set(during) == {6}  # test images are looked at when all is over
+
+
+def test_the_arrays_of_its_pictures_are_kept(finished):
+    """19 classes, ten images: every second class, so that another run on these test images shows the same ones."""
+    kept = read_pictures(finished / "pictures.npz")
+    assert set(kept.pictures) == {"gradcam", "neighbours", "tsne"} and len(kept.classes) == 19
+    evidence = kept.pictures["gradcam"]
+    assert evidence["labels"].tolist() == list(range(0, 19, 2)) and evidence["images"].shape == (10, 32, 32, 3)
+    assert evidence["maps"].shape == (10, 32, 32) and evidence["maps"].max() == 1.0
 
 
 def test_gate_and_pretexts_are_logged(finished):

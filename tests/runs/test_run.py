@@ -66,7 +66,8 @@ def test_results_follow_the_schema(finished):
 
 
 def test_the_run_folder_holds_what_it_should(finished):
-    for name in ("config.json", "lineage.json", "report.html", "metrics.jsonl", "stages/0-target/parameters.txt"):
+    for name in ("config.json", "lineage.json", "pictures.npz", "report.html", "metrics.jsonl",
+                 "stages/0-target/parameters.txt"):  # fmt: skip
         assert (finished / name).stat().st_size > 0, name
     assert list((finished / "tensorboard").iterdir()) and list((finished / "figures").glob("*.png"))
     rows = read_rows(finished / "metrics.jsonl")
