@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, paired
+from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, evenly
 from gssl_jax.report.style import CLASS_COLOURS, CLASS_MARKERS, drawable
 
 HEADINGS = {
@@ -177,9 +177,9 @@ def _attention(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> st
 
 
 def _gradcam(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:
-    labels = np.asarray(arrays["labels"])
-    labels = labels[: paired(len(labels))]
-    right = int((np.asarray(arrays["predicted"])[: len(labels)] == labels).sum())
+    labels, predicted = np.asarray(arrays["labels"]), np.asarray(arrays["predicted"])
+    rows = evenly(len(labels))
+    labels, right = labels[rows], int((predicted[rows] == labels[rows]).sum())
     words = (
         "Grad-CAM: left a test image with its class; right, laid over it, what speaks for the class that was "
         "predicted, from dark (nothing) to bright yellow (most), each map on its own scale. "

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gssl_jax.evals.collapse import ONE_TAKES_ALL, UNIFORM
@@ -22,6 +24,7 @@ from gssl_jax.report.style import (
     chart,
     class_names,
     legend,
+    legend_below,
     save,
     start_at_zero,
     title,
@@ -183,26 +186,42 @@ def draw_tsne(points: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], 
     points, labels = np.asarray(points, np.float64), np.asarray(labels)
     if points.ndim != 2 or points.shape[1] != 2 or labels.shape != points.shape[:1]:
         raise ValueError(f"t-SNE needs points [N, 2] and labels [N], got {points.shape} and {labels.shape}")
-    present = sorted({int(label) for label in labels})
-    names = class_names(present, classes)
-    named = len(present) <= len(CLASS_COLOURS) * len(CLASS_MARKERS)
-    rows = -(-len(present) // 3) if named and present != [-1] else 0
-    figure, (axes,) = chart(1, 4.4 + 0.2 * rows)
-    handles = []
-    for number in present:
-        colour = GREY if number < 0 else CLASS_COLOURS[number % len(CLASS_COLOURS)]
-        marker = CLASS_MARKERS[number // len(CLASS_COLOURS) % len(CLASS_MARKERS)]
+    present = sorted(set(labels.tolist()))
+    figure, (axes,) = chart(1, 4.4 + 0.2 * legend_rows(present))
+    scatter_classes(axes, points, labels)
+    class_legend(figure, present, classes)
+    return save(figure, folder / "tsne.png")
+
+
+def scatter_classes(axes: Axes, points: np.ndarray, labels: np.ndarray) -> None:
+    """Points [N, 2] with a colour and a shape for each class; the axes of such a map mean nothing and go away."""
+    for number in sorted(set(np.asarray(labels).tolist())):
+        colour, marker = _class_look(number)
         here = points[labels == number]
         axes.scatter(here[:, 0], here[:, 1], s=13, color=colour, marker=marker, alpha=0.85, linewidths=0)
-        handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", ms=5.5))
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
     axes.set_yticks([])
-    if rows:
-        look = {"frameon": False, "fontsize": 8.5, "labelcolor": INK, "handletextpad": 0.2, "columnspacing": 1.0}
-        texts = [names[number] for number in present]
-        box = figure.legend(handles, texts, loc="outside lower center", ncols=3, **look)
-        for words in box.get_texts():
-            words.set_parse_math(False)
-    return save(figure, folder / "tsne.png")
+
+
+def _class_look(number: int) -> tuple[str, str]:
+    """Colour and shape of a class; grey for -1."""
+    colour = GREY if number < 0 else CLASS_COLOURS[number % len(CLASS_COLOURS)]
+    return colour, CLASS_MARKERS[number // len(CLASS_COLOURS) % len(CLASS_MARKERS)]
+
+
+def legend_rows(present: Sequence[int], columns: int = 3) -> int:
+    """Lines of the legend for these classes; none without labels or with more classes than colours and shapes."""
+    named = len(present) <= len(CLASS_COLOURS) * len(CLASS_MARKERS)
+    return -(-len(present) // columns) if named and list(present) != [-1] else 0
+
+
+def class_legend(figure: Figure, present: Sequence[int], classes: tuple[str, ...], columns: int = 3) -> None:
+    """A legend of the classes below a figure, where `legend_rows` leaves one."""
+    if not legend_rows(present):
+        return
+    names = class_names(list(present), classes)
+    looks = [_class_look(number) for number in present]
+    handles = [Line2D([], [], color=colour, marker=marker, linestyle="", ms=5.5) for colour, marker in looks]
+    legend_below(figure, handles, [names[number] for number in present], columns)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gssl_jax import __version__
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report import captions, charts, labelled_charts, pictures, template
+from gssl_jax.report import captions, charts, labelled_charts, pictures
 from gssl_jax.report.facts import facts, feature_notes, protocol_of, summary, text_of
 from gssl_jax.report.health import Finding, findings
+from gssl_jax.report.page import attempt, definitions, embedded, opening, paragraph, write_page
 from gssl_jax.report.reading import RunFiles, read_run
 from gssl_jax.report.tables import class_table, score_tables, text
-from gssl_jax.report.verdict import Verdict, verdict
-from gssl_jax.report.words import Row, class_scores, comparison_table, frozen_rows, labelled, own_rows, per_cent
+from gssl_jax.report.verdict import verdict
+from gssl_jax.report.words import Row, class_scores, comparison_table, frozen_rows, labelled, own_rows
 
 Pictures = Mapping[str, Mapping[str, np.ndarray]]
 LEVEL_WORDS = {"alarm": "\u25b2 alarm", "hint": "\u25cf worth a look", "good": "\u2713 in order"}
@@ -65,95 +62,34 @@ def write_report(folder: Path, pictures_by_name: Pictures, classes: Sequence[str
         "config": _config(run),
     }
     sections = {name: inside for name, inside in sections.items() if inside}
-    sections = {"verdict": _verdict(judged, len(classes), list(sections)), **sections}
-    body = "\n".join(
-        template.SECTION.substitute(id=name, heading=captions.HEADINGS[name], body=inside)
-        for name, inside in sections.items()
-    )
+    headings = {name: captions.HEADINGS[name] for name in sections}
+    sections = {"verdict": opening(judged, len(classes), headings), **sections}
     recipe = at(run.results, "run.config")
     recipe = recipe if isinstance(recipe, str) and recipe else folder.resolve().name
-    page = template.PAGE.substitute(
-        title=escape(f"{recipe}: {judged.badge.lower()}"), css=template.CSS, sections=body,
-        name=f"gssl_jax report \u00b7 {escape(recipe)}", footer=f"<p>Written by gssl_jax {escape(__version__)}.</p>",
-    )  # fmt: skip
-    return _write(folder / "report.html", page)
-
-
-def _write(path: Path, page: str) -> Path:
-    """Writes beside the target and renames: a reader sees the old page or the new one, never a half."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, path)
-    return path
-
-
-def _paragraph(words: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
+    title, name = f"{recipe}: {judged.badge.lower()}", f"gssl_jax report \u00b7 {recipe}"
+    return write_page(folder / "report.html", title, name, sections, captions.HEADINGS)
 
 
 def _figure(path: Path, name: str, caption: str, kind: str = "picture") -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    alt = text(captions.ALT[name])
-    heading = f"<h3>{captions.PICTURES[name]}</h3>" if name in captions.PICTURES else ""
-    return template.FIGURE.substitute(name=name, kind=kind, alt=alt, data=data, heading=heading, caption=text(caption))
-
-
-def _drawn(draw: Callable[[], Path | None], missing: str) -> Path | str:
-    """The path of a figure, or the sentence to print instead. Arrays of the wrong form must not cost the report."""
-    try:
-        return draw() or missing
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        return f"{missing} (It could not be drawn: {type(error).__name__}: {error}.)"
-
-
-def _verdict(judged: Verdict, classes: int, sections: Sequence[str]) -> str:
-    links = "".join(f'<a href="#{name}">{captions.HEADINGS[name]}</a>' for name in sections)
-    return "\n".join(
-        (
-            f'<span class="badge {judged.tone}">{text(judged.badge)}</span>',
-            f"<h1>{text(judged.headline)}</h1>",
-            "" if judged.row is None else _bars(judged, classes),
-            *(_paragraph(sentence) for sentence in judged.sentences),
-            f"<nav>{links}</nav>",
-        )
-    )
-
-
-def _bars(judged: Verdict, classes: int) -> str:
-    """The headline and what it is compared with as bars from 0 to 100 per cent with their intervals, and a dotted
-    line at chance."""
-    chance = f'<span class="chance" style="left:{100 / classes:.2f}%"></span>' if classes > 1 else ""
-    lines = []
-    for who, kind, one in judged.bars:
-        value = min(max(100 * one.value, 0.0), 100.0)
-        span = ""
-        if one.low is not None and one.high is not None:
-            place = f"left:{100 * one.low:.2f}%;width:{100 * (one.high - one.low):.2f}%"
-            span = f'<span class="span" style="{place}"></span>'
-        bar = f'<span class="bar {kind}" style="width:{value:.2f}%"></span>'
-        lines.append(f'<span class="who">{text(who)}</span><b>{per_cent(one.value)} %</b>'
-                     f'<span class="track">{bar}{span}{chance}</span>')  # fmt: skip
-    note = f" Dotted: guessing among {classes} classes, {100 / classes:.1f} %." if classes > 1 else ""
-    caption = f"{judged.measure}, from 0 to 100 %; the thin line is the 95 % interval.{note}"
-    return f'<div class="bars" aria-hidden="true">{"".join(lines)}</div>{_paragraph(caption, "soft")}'
+    return embedded(path, name, caption, captions.ALT[name], captions.PICTURES.get(name, ""), kind)
 
 
 def _table(results: Mapping[str, Any], rows: list[Row]) -> str:
-    return score_tables(results, rows) if rows else _paragraph(captions.NO_TABLE)
+    return score_tables(results, rows) if rows else paragraph(captions.NO_TABLE)
 
 
 def _run(run: RunFiles) -> str:
-    problems = "".join(_paragraph(sentence, "soft") for sentence in run.problems)
-    return f"{_paragraph(summary(run))}{problems}{_pairs(facts(run))}"
+    problems = "".join(paragraph(sentence, "soft") for sentence in run.problems)
+    return f"{paragraph(summary(run))}{problems}{definitions(facts(run))}"
 
 
 def _lowshot(run: RunFiles, rows: list[Row], folder: Path) -> str:
     """Nothing for a labelled method that was not judged with few labels: it had labels."""
-    drawn = _drawn(lambda: charts.draw_lowshot(rows, folder), captions.MISSING["lowshot"])
+    drawn = attempt(lambda: charts.draw_lowshot(rows, folder), captions.MISSING["lowshot"])
     if isinstance(drawn, str):
-        return "" if labelled(run.results) else _paragraph(drawn)
+        return "" if labelled(run.results) else paragraph(drawn)
     figure = _figure(drawn, "lowshot", captions.LOWSHOT[0], "chart")
-    notes = "".join(_paragraph(sentence) for sentence in captions.LOWSHOT[1:])
+    notes = "".join(paragraph(sentence) for sentence in captions.LOWSHOT[1:])
     return f'<div class="pair">{figure}<div>{notes}</div></div>'
 
 
@@ -163,12 +99,12 @@ def _classes(run: RunFiles, folder: Path) -> str:
         return ""
     scores = class_scores(run.results)
     if scores is None:
-        return _paragraph(captions.MISSING["classes"])
-    drawn = _drawn(lambda: labelled_charts.draw_classes(scores, folder), captions.MISSING["classes"])
+        return paragraph(captions.MISSING["classes"])
+    drawn = attempt(lambda: labelled_charts.draw_classes(scores, folder), captions.MISSING["classes"])
     form = 0 if scores.uneven else 1
-    notes = _paragraph(captions.CLASSES_NOTES[form]) + class_table(scores)
+    notes = paragraph(captions.CLASSES_NOTES[form]) + class_table(scores)
     if isinstance(drawn, str):
-        return _paragraph(drawn) + notes
+        return paragraph(drawn) + notes
     figure = _figure(drawn, "classes", captions.CLASSES[form], "chart")
     return f'<div class="pair">{figure}<div>{notes}</div></div>'
 
@@ -180,7 +116,7 @@ def _curves(run: RunFiles, rows: list[Row], folder: Path) -> str:
     chosen = at(run.results, "run.selected_step")
     drawn = charts.draw_curves(run.metrics, controls, folder, chosen if is_number(chosen) else None)
     if not drawn:
-        return _paragraph(captions.MISSING["curves"])
+        return paragraph(captions.MISSING["curves"])
     figures = "".join(_figure(path, name, captions.CURVES[name], "chart") for name, path in drawn.items())
     return f'<div class="columns">{figures}</div>'
 
@@ -195,11 +131,11 @@ def _finding(one: Finding) -> str:
 
 def _health(found: list[Finding], run: RunFiles) -> str:
     if not found:
-        return _paragraph(captions.MISSING["health"])
+        return paragraph(captions.MISSING["health"])
     stages = run.metrics.stages
     note = captions.OWN_HEALTH if labelled(run.results) else captions.HEALTH
     note += f" Read from the last of {len(stages)} stages." if len(stages) > 1 else ""
-    return f'{_paragraph(note, "soft")}<ul class="findings">{"".join(map(_finding, found))}</ul>'
+    return f'{paragraph(note, "soft")}<ul class="findings">{"".join(map(_finding, found))}</ul>'
 
 
 def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: Path) -> str:
@@ -219,9 +155,9 @@ def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: 
         if name not in owed and name not in given:
             continue
         arrays = given[name] if name in given else None
-        drawn = _drawn(partial(drawer, arrays), captions.MISSING[name]) if arrays else captions.MISSING[name]
+        drawn = attempt(partial(drawer, arrays), captions.MISSING[name]) if arrays else captions.MISSING[name]
         if arrays is None or isinstance(drawn, str):
-            parts.append(f"<div><h3>{captions.PICTURES[name]}</h3>{_paragraph(str(drawn), 'soft')}</div>")
+            parts.append(f"<div><h3>{captions.PICTURES[name]}</h3>{paragraph(str(drawn), 'soft')}</div>")
             continue
         caption = captions.caption(name, arrays, classes)
         if name == "gradcam" and at(run.config, "backbone.kind") == "vit":
@@ -232,17 +168,11 @@ def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: 
 
 def _protocol(rows: list[Row]) -> str:
     if not rows:
-        return _paragraph(captions.MISSING["protocol"])
-    measures = _pairs([(row.label, protocol_of(row)) for row in rows])
-    notes = _pairs([(f"feature {name}", words) for name, words in feature_notes(frozen_rows(rows))])
+        return paragraph(captions.MISSING["protocol"])
+    measures = definitions([(row.label, protocol_of(row)) for row in rows])
+    notes = definitions([(f"feature {name}", words) for name, words in feature_notes(frozen_rows(rows))])
     said = captions.OWN_PROTOCOL if own_rows(rows) else captions.PROTOCOL
-    return "".join(_paragraph(sentence) for sentence in said) + measures + notes
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    """Terms and their descriptions as a definition list; nothing for none."""
-    inside = "".join(f"<dt>{text(term)}</dt><dd>{text(words)}</dd>" for term, words in pairs)
-    return f"<dl>{inside}</dl>" if pairs else ""
+    return "".join(paragraph(sentence) for sentence in said) + measures + notes
 
 
 def _versions(run: RunFiles) -> str:
@@ -250,12 +180,12 @@ def _versions(run: RunFiles) -> str:
     pairs = {"device": at(run.results, "run.device"), **(versions if isinstance(versions, Mapping) else {})}
     known = [(str(name), text_of(value)) for name, value in pairs.items() if value]
     if not known:
-        return _paragraph(captions.MISSING["versions"])
-    return _pairs(known)
+        return paragraph(captions.MISSING["versions"])
+    return definitions(known)
 
 
 def _config(run: RunFiles) -> str:
     if not run.config:
-        return _paragraph(captions.MISSING["config"])
+        return paragraph(captions.MISSING["config"])
     values = text(json.dumps(run.config, indent=2, ensure_ascii=False))
     return f"<details><summary>Show every value of this run</summary><pre>{values}</pre></details>"

@@ -22,6 +22,7 @@ MOST_NEIGHBOURS = 5
 MOST_HEADS = 4
 PICTURE_SHARE = 0.7  # of the image in a Grad-CAM overlay, as in the figures of LoRot and G-SSL
 GOLDEN_ANGLE = 0.381966
+LONGEST_NAME = 11  # letters that fit below or above a cell
 
 
 def draw_reconstruction(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
@@ -59,6 +60,11 @@ def paired(number: int) -> int:
     """How many of `number` pictures a sheet of pairs shows: full rows only, once there is one."""
     shown = min(number, MOST_PICTURES)
     return shown if shown < PAIRS else shown // PAIRS * PAIRS
+
+
+def evenly(number: int) -> np.ndarray:
+    """Which of `number` pictures a sheet of pairs shows where not all have room, the first and the last among them."""
+    return np.linspace(0, number - 1, paired(number)).round().astype(int)
 
 
 def draw_clusters(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
@@ -112,35 +118,47 @@ def _heat(attention: np.ndarray) -> np.ndarray:
 
 def draw_gradcam(pictures: Mapping[str, np.ndarray], classes: tuple[str, ...], folder: Path) -> Path:
     """Pictures [n, S, S, C] with their class, and beside each its evidence map [n, S, S] in [0, 1] laid over it, with
-    the `predicted` class int [n]; three pairs a row.
+    the `predicted` class int [n]; three pairs a row, evenly spaced ones where not all have room.
 
     A right prediction has a solid blue frame; a wrong one a dashed orange frame and a cross; without `labels` (-1)
     there is no frame.
     """
-    whole = paired(len(pictures["images"]))
-    images = displayable(pictures["images"])[:whole]
-    maps = np.nan_to_num(np.asarray(pictures["maps"], np.float32))[:whole]
-    if maps.shape != images.shape[:3]:
-        raise ValueError(f"Grad-CAM maps need the form {list(images.shape[:3])}, got {maps.shape}")
-    predicted, labels = (np.asarray(pictures[key])[:whole] for key in ("predicted", "labels"))
-    names = class_names(sorted({int(x) for x in (*predicted, *labels)}), classes, longest=11)
-    laid = overlay(images, np.clip(maps, 0.0, 1.0), PICTURE_SHARE) / 255
-    pairs = min(PAIRS, whole)
-    sheet = Sheet(whole // pairs, 2 * pairs, cell_side(images.shape[1]), group=2, top=1, below=1)
-    for place in range(whole):
+    rows = evenly(len(pictures["images"]))
+    images, laid = laid_over(pictures)
+    predicted, labels = (np.asarray(pictures[key], int) for key in ("predicted", "labels"))
+    names = class_names(sorted({*predicted[rows], *labels[rows]}), classes, longest=LONGEST_NAME)
+    pairs = min(PAIRS, len(rows))
+    sheet = Sheet(len(rows) // pairs, 2 * pairs, cell_side(images.shape[1]), group=2, top=1, below=1)
+    for place, shown in enumerate(rows):
         row, column = place // pairs, place % pairs * 2
-        sheet.put(row, column, images[place])
-        sheet.put(row, column + 1, laid[place])
-        name = names[int(predicted[place])]
-        if labels[place] >= 0:
-            right = predicted[place] == labels[place]
-            sheet.below(row, column, names[int(labels[place])])
-            sheet.frame(row, column + 1, BLUE if right else VERMILLION, dashed=not right)
-            name = name if right else f"\u2717 {shorten(name, 9)}"
-        sheet.below(row, column + 1, name)
+        sheet.put(row, column, images[shown])
+        if labels[shown] >= 0:
+            sheet.below(row, column, names[labels[shown]])
+        put_evidence(sheet, row, column + 1, laid[shown], predicted[shown], labels[shown], names)
     for column in range(2 * pairs):
         sheet.heading(column, ("image", "evidence")[column % 2])
     return sheet.save(folder / "gradcam.png")
+
+
+def laid_over(pictures: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The images of Grad-CAM as RGB, and the same with their maps laid over them, both [n, S, S, 3] in [0, 1]."""
+    images = displayable(pictures["images"])
+    maps = np.nan_to_num(np.asarray(pictures["maps"], np.float32))
+    if maps.shape != images.shape[:3]:
+        raise ValueError(f"Grad-CAM maps need the form {list(images.shape[:3])}, got {maps.shape}")
+    return images, overlay(images, np.clip(maps, 0.0, 1.0), PICTURE_SHARE) / 255
+
+
+def put_evidence(
+    sheet: Sheet, row: int, column: int, laid: np.ndarray, predicted: int, label: int, names: Mapping[int, str]
+) -> None:
+    """One overlay [S, S, 3], its predicted class below; framed and marked where the `label` is known (not -1)."""
+    sheet.put(row, column, laid)
+    name, right = names[predicted], predicted == label
+    if label >= 0:
+        sheet.frame(row, column, BLUE if right else VERMILLION, dashed=not right)
+        name = name if right else f"\u2717 {shorten(name, LONGEST_NAME - 2)}"
+    sheet.below(row, column, name)
 
 
 def draw_neighbours(pictures: Mapping[str, np.ndarray], classes: tuple[str, ...], folder: Path) -> Path:

@@ -8,6 +8,7 @@ Charts are opaque white (the page inverts them in dark mode), pictures are trans
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
 
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, GREY, YELLOW = "#56B4E9", "#CC79A7", "#8A8F98", "#D9C400"
@@ -73,7 +75,7 @@ def quiet(axes: Axes) -> None:
 
 def title(axes: Axes, words: str) -> None:
     """A heading at the left above a panel."""
-    axes.set_title(words, loc="left", fontsize=9.5, color=INK, fontweight="bold", pad=5)
+    axes.set_title(words, loc="left", fontsize=9.5, color=INK, fontweight="bold", pad=5, parse_math=False)
 
 
 def start_at_zero(axes: Axes) -> None:
@@ -84,6 +86,14 @@ def start_at_zero(axes: Axes) -> None:
 def legend(axes: Axes, columns: int = 2) -> None:
     """A frameless legend that matplotlib puts where it hides least."""
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, ncols=columns, handlelength=2.2, borderaxespad=0.2)
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D], names: Sequence[str], columns: int) -> None:
+    """A frameless legend below a whole figure; names are written as they are."""
+    look = {"frameon": False, "fontsize": 8.5, "labelcolor": INK, "handletextpad": 0.2, "columnspacing": 1.0}
+    box = figure.legend(handles, names, loc="outside lower center", ncols=columns, **look)
+    for words in box.get_texts():
+        words.set_parse_math(False)
 
 
 def save(figure: Figure, path: Path, transparent: bool = False) -> Path:

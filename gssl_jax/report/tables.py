@@ -47,7 +47,7 @@ def _scores(caption: str, headings: Sequence[str], rows: Sequence[tuple[str, tup
     for label, scores in rows:
         cells = "".join(_cell(one, place == 0) for place, one in enumerate(scores))
         lines.append(f'<tr><th scope="row">{text(label)}</th>{cells}</tr>')
-    return _table(caption, headings, lines)
+    return table(caption, headings, lines)
 
 
 def _cell(one: Score | None, first: bool) -> str:
@@ -67,11 +67,12 @@ def class_table(scores: ClassScores) -> str:
         accuracy = "\u2013" if one is None else per_cent(one)
         name = f'<th scope="row">{text(scores.names[k])}</th>'
         lines.append(f"<tr>{name}<td>{scores.images[k]:,}</td><td>{accuracy}</td></tr>")
-    table = _table("", ("class", "training images", "accuracy, %"), lines)
-    return f"<details><summary>{captions.CLASSES_TABLE}</summary>{table}</details>"
+    inside = table("", ("class", "training images", "accuracy, %"), lines)
+    return f"<details><summary>{captions.CLASSES_TABLE}</summary>{inside}</details>"
 
 
-def _table(caption: str, headings: Sequence[str], lines: Sequence[str]) -> str:
+def table(caption: str, headings: Sequence[str], lines: Sequence[str]) -> str:
+    """A table of finished rows; `caption` and `headings` are plain words."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in headings)
     said = f"<caption>{text(caption)}</caption>" if caption else ""
     return f"<table>{said}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

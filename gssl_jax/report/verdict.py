@@ -19,10 +19,12 @@ from gssl_jax.report.words import (
     compare,
     comparison_table,
     frozen_rows,
-    interval_words,
+    interval_said,
+    listing,
     own_rows,
     per_cent,
     rarest,
+    signed,
 )
 
 # The question of a person with few labels comes first, and the least noisy of its answers.
@@ -152,11 +154,11 @@ def _chosen(results: Mapping[str, Any], row: Row, tail: Row | None, validated: b
 def _attacked(own: Sequence[Row]) -> list[str]:
     """What is left under attack."""
     parts = [
-        f"{per_cent(row.trained.value)} % ({_interval(row.trained)}) {row.label.removeprefix('accuracy ')}"
+        f"{per_cent(row.trained.value)} % ({interval_said(row.trained)}) {row.label.removeprefix('accuracy ')}"
         for row in own
         if row.trained is not None and row.key.endswith("/top1") and row is not own[0]
     ]
-    return [f"When the images are attacked it is right for {_listing(parts)}."] if parts else []
+    return [f"When the images are attacked it is right for {listing(parts)}."] if parts else []
 
 
 def _reference(one: Score, rows: Sequence[Row]) -> Row | None:
@@ -184,7 +186,7 @@ def _reference_sentence(one: Score, other: Score, key: str) -> str:
     }[kind]
     return (
         f"With the same labelled images, {CLASSIFIERS[key]} on the features of the untrained backbone has "
-        f"{per_cent(other.value)} % ({_interval(other)}), {size}."
+        f"{per_cent(other.value)} % ({interval_said(other)}), {size}."
     )
 
 
@@ -196,7 +198,8 @@ def _guess(results: Mapping[str, Any]) -> float | None:
 
 def _without_control(row: Row, warning: tuple[str, ...]) -> Verdict:
     assert row.trained is not None
-    headline = f"{_place(row)} this backbone reaches {per_cent(row.trained.value)} % ({_interval(row.trained)})."
+    score = f"{per_cent(row.trained.value)} % ({interval_said(row.trained)})"
+    headline = f"{place(row.key, row.label)} this backbone reaches {score}."
     text = "The untrained backbone was not measured, so this run cannot say whether pretraining helped."
     return Verdict(
         "unclear", "Nothing to compare with", headline, (*warning, text), row, _bars(row), f"Accuracy, {row.label}"
@@ -238,12 +241,12 @@ def _headline(row: Row, one: Score, other: Score) -> str:
         "unclear": ", within the intervals: this run shows no difference.",
         "unknown": ", without intervals to judge it by.",
     }
-    return f"{_place(row)} this backbone is {size} the untrained one{end[kind]}"
+    return f"{place(row.key, row.label)} this backbone is {size} the untrained one{end[kind]}"
 
 
 def _numbers(one: Score, other: Score) -> str:
     """The two scores behind the headline, with their intervals."""
-    return f"{per_cent(one.value)} % ({_interval(one)}) against {per_cent(other.value)} % ({_interval(other)})."
+    return f"{per_cent(one.value)} % ({interval_said(one)}) against {per_cent(other.value)} % ({interval_said(other)})."
 
 
 def _pixels_sentence(one: Score, pixels: Score) -> str:
@@ -251,45 +254,32 @@ def _pixels_sentence(one: Score, pixels: Score) -> str:
     if kind == "above":
         return f"It is {points:.1f} points above the same classifier on raw pixels ({per_cent(pixels.value)} %)."
     size = (
-        f"{abs(points):.1f} points below" if kind == "below" else f"not clearly better than ({_signed(points)} points)"
+        f"{abs(points):.1f} points below" if kind == "below" else f"not clearly better than ({signed(points)} points)"
     )
-    return f"It is {size} the same classifier on raw pixels, {per_cent(pixels.value)} % ({_interval(pixels)})."
+    return f"It is {size} the same classifier on raw pixels, {per_cent(pixels.value)} % ({interval_said(pixels)})."
 
 
 def _other_rows(
     rows: Sequence[Row], start: str = "The other measures, in points against the untrained one."
 ) -> list[str]:
     """The measures that are not the headline, grouped by how they compare with the untrained backbone."""
-    groups: dict[str, list[str]] = {"above": [], "unclear": [], "below": [], "unknown": []}
-    for row in rows:
-        if row.trained is not None and row.untrained is not None:
-            points, kind = compare(row.trained, row.untrained)
-            groups[kind].append(f"{row.label} ({_signed(points)})")
+    found = [(row.label, *compare(row.trained, row.untrained)) for row in rows if row.trained and row.untrained]
+    return [f"{start} {by_difference(found)}"] if found else []
+
+
+def by_difference(found: Sequence[tuple[str, float, str]]) -> str:
+    """Names, points and how they compare, grouped by the last: "Clearly above: a (+3.1). Clearly below: b (-2.0)."."""
     words = {
         "above": "Clearly above",
         "unclear": "Within the intervals",
         "below": "Clearly below",
         "unknown": "Measured without an interval",
     }
-    parts = [f"{words[kind]}: {_listing(names)}." for kind, names in groups.items() if names]
-    return [f"{start} {' '.join(parts)}"] if parts else []
+    groups = {kind: [f"{name} ({signed(points)})" for name, points, this in found if this == kind] for kind in words}
+    return " ".join(f"{words[kind]}: {listing(names)}." for kind, names in groups.items() if names)
 
 
-def _signed(points: float) -> str:
-    """Points with their sign and a true minus: +1.2, \u22120.4."""
-    return f"{points:+.1f}".replace("-", "\u2212")
-
-
-def _place(row: Row) -> str:
+def place(key: str, label: str) -> str:
+    """How a sentence about a measure begins: "At 5 images per class"."""
     named = {"knn/top1": "By nearest neighbours (k-NN)", "linear/top1": "With a linear classifier on all labels"}
-    if row.key in named:
-        return named[row.key]
-    return f"At {row.label}" if row.key.startswith("lowshot_") else f"By {row.label}"
-
-
-def _interval(one: Score) -> str:
-    return "no interval" if one.low is None else f"95 % interval {interval_words(one)}"
-
-
-def _listing(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return named.get(key) or (f"At {label}" if key.startswith("lowshot_") else f"By {label}")

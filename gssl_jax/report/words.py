@@ -193,6 +193,21 @@ def interval_words(one: Score) -> str:
     return "no interval" if one.low is None or one.high is None else f"{per_cent(one.low)} to {per_cent(one.high)}"
 
 
+def interval_said(one: Score) -> str:
+    """The interval as part of a sentence: "95 % interval 46.9 to 49.5"."""
+    return "no interval" if one.low is None else f"95 % interval {interval_words(one)}"
+
+
+def signed(points: float) -> str:
+    """Points with their sign and a true minus: +1.2, \u22120.4."""
+    return f"{points:+.1f}".replace("-", "\u2212")
+
+
+def listing(names: Sequence[str]) -> str:
+    """Names as a sentence has them: "a", "a and b", "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def compare(one: Score, other: Score) -> tuple[float, str]:
     """Difference in points, taken between the printed numbers, and above, below, unclear or unknown (no intervals)."""
     points = round(float(per_cent(one.value)) - float(per_cent(other.value)), 1)

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -11,37 +10,9 @@ from PIL import Image
 
 from gssl_jax.report.captions import HEADINGS
 from gssl_jax.report.html import write_report
+from tests.report.page import Page
 
-VOID = {"meta", "img", "br"}
 SECTIONS = [name for name in HEADINGS if name != "classes"]  # of a method that learns without labels
-
-
-class Page(HTMLParser):
-    """Tags with attributes, visible text, and whether every tag is closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words, self.open, self.text = [], [], [], text
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    def ids(self, tag):
-        return [attrs["id"] for name, attrs in self.tags if name == tag and "id" in attrs]
-
-    @property
-    def said(self):
-        return re.sub(r"\s+", " ", " ".join(self.words))  # a space that does not break reads as one
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from gssl_jax.report import pictures
+from gssl_jax.report.captions import caption
 from gssl_jax.report.sheet import GAP, LINE, Sheet, cell_side, displayable
 
 
@@ -121,8 +122,18 @@ def test_evidence_is_laid_over_the_image(tmp_path):
 
 def test_evidence_of_the_wrong_form_is_refused(tmp_path, make_pictures):
     given = make_pictures(evidence=True)["gradcam"]
-    with pytest.raises(ValueError, match=r"Grad-CAM maps need the form \[3, 16, 16\]"):
+    with pytest.raises(ValueError, match=r"Grad-CAM maps need the form \[4, 16, 16\]"):
         pictures.draw_gradcam(given | {"maps": np.zeros((4, 4, 4))}, (), tmp_path)
+
+
+def test_a_sheet_of_pairs_shows_the_first_the_last_and_some_between_and_counts_those():
+    """Six of ten, 9/5 apart: 0, 1.8, 3.6, 5.4, 7.2, 9. Only the other four are right."""
+    rows = pictures.evenly(10)
+    assert rows.tolist() == [0, 2, 4, 5, 7, 9] and pictures.evenly(2).tolist() == [0, 1]
+    labels = np.arange(10)
+    predicted = np.where(np.isin(labels, rows), 99, labels)
+    given = {"images": np.zeros((10, 4, 4, 3)), "maps": np.zeros((10, 4, 4)), "labels": labels, "predicted": predicted}
+    assert "Right here: 0 of 6." in caption("gradcam", given, ())
 
 
 def test_a_sheet_of_pairs_has_full_rows():
