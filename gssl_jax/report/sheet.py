@@ -12,7 +12,7 @@ from PIL import Image
 from gssl_jax.report.style import DPI, WORDS, save
 
 CELL, LARGE, GAP, GROUP_GAP = 192, 160, 12, 42  # pixels
-COLUMNS = 6  # a narrower sheet is filled up, so that all sheets of a page have pictures of one size
+COLUMNS = 6  # a narrower sheet is filled up to them, so that all sheets of a report have pictures of one size
 LETTERS, LINE = 0.165, 0.27  # height of letters and of a line, as shares of a cell's side
 
 
@@ -34,14 +34,16 @@ def cell_side(size: int) -> int:
 
 class Sheet:
     """A grid of cells of `side` pixels; columns in groups of `group` stand a little apart, `top` lines of words
-    stand above the sheet and `below` lines under each row."""
+    stand above the sheet and `below` lines under each row; it is as wide as `least` columns."""
 
-    def __init__(self, rows: int, columns: int, side: int, group: int = 0, top: int = 0, below: int = 0):
+    def __init__(
+        self, rows: int, columns: int, side: int, group: int = 0, top: int = 0, below: int = 0, least: int = COLUMNS
+    ):
         self.side, self.line = side, round(LINE * side)
         self.lefts = [c * (side + GAP) + (c // group * (GROUP_GAP - GAP) if group else 0) for c in range(columns)]
         height = side + GAP + self.line * below
         self.tops = [GAP // 2 + self.line * top + r * height for r in range(rows)]
-        self.width = max(self.lefts[-1] + side, COLUMNS * (side + GAP) - GAP)
+        self.width = max(self.lefts[-1] + side, least * (side + GAP) - GAP)
         self.height = self.tops[-1] + side + self.line * below + GAP // 2
         self.canvas = np.zeros((self.height, self.width, 4), np.uint8)
         self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)

@@ -82,6 +82,15 @@ figcaption { margin-top: .5rem; }
 @media (min-width: 58rem) { .pictures figure { display: grid; grid-template: "image heading" auto "image caption" 1fr /
   40rem 1fr; column-gap: 2rem; } .pictures img { grid-area: image; } .pictures h3 { grid-area: heading; }
   .pictures figcaption { grid-area: caption; margin: 0; } }
+.wide { overflow-x: auto; margin: 0 0 1.5rem; }
+.wide th:first-child { min-width: 7.5rem; overflow-wrap: break-word; }
+details + .wide { margin-top: 1.25rem; }
+.wide td { min-width: 4.6rem; }
+.sheets { margin: 1rem 0; }
+.sheets figure { overflow-x: auto; }
+.sheets img.chart { min-width: 34rem; max-width: 46rem; }
+.sheets img.picture { min-width: calc(3.6rem * var(--columns)); max-width: calc(7.6rem * var(--columns)); }
+.sheets figcaption { position: sticky; left: 0; }
 ul.findings { list-style: none; padding: 0; margin: .75rem 0 0; }
 ul.findings li { padding: .9rem 0; border-top: 1px solid var(--line); }
 ul.findings li:first-child { border-top: 0; padding-top: 0; }
