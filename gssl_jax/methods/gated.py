@@ -53,6 +53,7 @@ def build(config: ConfigDict, backbone: Backbone, clock: Clock, counts: np.ndarr
     Raises UserError for a pretext that the images do not fit, and for words and numbers that mean nothing.
     """
     own = compose(config, backbone, clock, counts)
+    gated_settings.check_attack(config.method, config.data)
     functions = (own.init, own.views, own.loss, own.after_update, own.variables)
     return Method(("train",), *functions, None, own.predict, own.classify)
 

@@ -32,6 +32,10 @@ def check(settings: ConfigDict, data: ConfigDict) -> None:
             raise unknown(key, value, known)
     if settings.loss.kind == "ldam" and not settings.heads.normed:
         raise UserError("method.loss.kind=ldam needs cosines: set --config.method.heads.normed=True")
+
+
+def check_attack(settings: ConfigDict, data: ConfigDict) -> None:
+    """Raises UserError where an attack would meet values outside [0, 1]."""
     if settings.attack.steps and exchange_space(settings, data) is not None:
         raise UserError(
             "method.pretexts.channels_space=standardised gives values outside [0, 1], which an attack cuts off: set "

@@ -293,6 +293,11 @@ def test_without_pretexts_it_is_supervised_training():
         (dict(method__loss__kind="cee"), "method.loss.kind"),
         (dict(method__heads__normed=False), "method.loss.kind=ldam needs cosines.*method.heads.normed=True"),
         (dict(method__augment__train__size=16), "method.augment.train.size=16"),
+        (dict(method__pretexts__channels_space="colours"), "method.pretexts.channels_space 'colours'"),
+        (
+            dict(method__pretexts__channels_space="standardised", method__attack__steps=1),
+            "channels_space=standardised gives values outside.*method.attack.steps=0",
+        ),
         (dict(method__gate__mode="usefulness", method__gate__momentum=1.0), "method.gate.momentum=1.0"),
     ],
 )
