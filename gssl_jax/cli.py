@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,31 @@ def parse(argv: Sequence[str]) -> Options | None:
     named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
     default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)
     return Options(config, Path(workdir) if workdir else default, str(values["redo"].value))
+
+
+def words_and_values(
+    argv: Sequence[str], usage: str, defaults: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]] | None:
+    """What stands in `argv` (program name first) without `--`, and the options `--name=value` over `defaults`.
+
+    None after printing `usage`, which happens where there is nothing or --help. For entry points without a recipe.
+    Raises UserError for an option that is not known, naming the nearest one, and for one without a value.
+    """
+    if "--help" in argv or "-h" in argv or len(argv) == 1:
+        print(usage, end="")
+        return None
+    words, values = [], dict(defaults)
+    for argument in argv[1:]:
+        name, separator, value = argument.partition("=")
+        if not argument.startswith("--"):
+            words.append(argument)
+        elif name != "--debug":
+            if name.removeprefix("--") not in defaults:
+                raise unknown("flag", name, [f"--{known}" for known in (*defaults, "debug", "help")])
+            if not separator or not value:
+                raise UserError(f"{name} needs a value: give {name}=VALUE")
+            values[name.removeprefix("--")] = value
+    return words, values
 
 
 def read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:

@@ -77,23 +77,26 @@ def load_backbone(
         check_kind(named.layout, backbone)
         found = gathered(named, stored)
         fitted = Fitting(named.layout, backbone, channels, found)
+        flat = {collection: traverse_util.flatten_dict(tree, sep="/") for collection, tree in variables.items()}
+        rows = [fill(leaves, leaf, fitted) for leaves in flat.values() for leaf in leaves]
     except UserError as problem:
         raise UserError(f"{path}: {problem}") from problem
-    flat = {collection: traverse_util.flatten_dict(tree, sep="/") for collection, tree in variables.items()}
-    rows, wrong = [], []
-    for collection, leaves in flat.items():
-        for leaf, old in leaves.items():
-            value, row = fitted.fit(leaf, tuple(old.shape))
-            if value is None and not matches(leaf, allow):
-                wrong.append(row)
-            rows.append(row)
-            flat[collection][leaf] = old if value is None else jax.numpy.asarray(value, old.dtype)
+    wrong = [row for row in rows if row.state in ("missing", "kept") and not matches(row.leaf, allow)]
     extra = left_over(fitted, named, flat, allow)
     wrong += [row for row in extra if row.state != "skipped"]
     if wrong:
-        raise UserError(f"{path}: {complaint(named.layout.name, wrong, found)}")
+        raise UserError(f"{path}: {complaint(named.layout.name, wrong, {n: a.shape for n, a in found.items()})}")
     loaded = {collection: traverse_util.unflatten_dict(leaves, sep="/") for collection, leaves in flat.items()}
     return loaded, Table(str(path), f"{named.layout.name} ({form})", (*rows, *extra), notes(named.layout, backbone))
+
+
+def fill(leaves: dict[str, Any], leaf: str, fitted: Fitting) -> Row:
+    """Puts the file's value in the place of one of `leaves`, where it has one that fits; returns what happened."""
+    old = leaves[leaf]
+    value, row = fitted.fit(leaf, tuple(old.shape))
+    if value is not None:
+        leaves[leaf] = jax.numpy.asarray(value, old.dtype)
+    return row
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -219,18 +222,18 @@ def same_sincos(table: np.ndarray, width: int) -> bool:
     return bool(np.allclose(table[1:], sincos_positions(side_of(len(table) - 1), width), atol=1e-4))
 
 
-def complaint(layout: str, wrong: Sequence[Row], found: Mapping[str, np.ndarray]) -> str:
+def complaint(layout: str, wrong: Sequence[Row], shapes: Mapping[str, tuple[int, ...]]) -> str:
     """All that does not fit in one sentence, what the file is, and what to do."""
     words = {"missing": "not in the file", "kept": "of another shape", "unknown": "in the file but not here"}
     parts = []
     for state, meaning in words.items():
         rows = [row for row in wrong if row.state == state]
         if rows:
-            shapes = f" (file {list(rows[0].there)}, here {list(rows[0].here)})" if state == "kept" else ""
+            both = f" (file {list(rows[0].there)}, here {list(rows[0].here)})" if state == "kept" else ""
             named = ", ".join(folded([row.leaf for row in rows])[:4])
-            parts.append(f"{len(rows)} {meaning}: {named}{shapes}")
+            parts.append(f"{len(rows)} {meaning}: {named}{both}")
     return (
-        f"its {layout} weights do not fit this backbone; {'; '.join(parts)}; the file holds {described(found)}: "
+        f"its {layout} weights do not fit this backbone; {'; '.join(parts)}; the file holds {described(shapes)}: "
         f"set the backbone so, or allow these leaves by name"
     )
 
@@ -240,22 +243,22 @@ def folded(leaves: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(re.sub(r"^block_\d+/", "block_*/", leaf) for leaf in leaves))
 
 
-def described(found: Mapping[str, np.ndarray]) -> str:
-    """The network in a file in words that name the knobs of `config.backbone`, from leaves as `gathered` gives them."""
-    blocks = 1 + max((int(m[1]) for leaf in found if (m := re.match(r"block_(\d+)/", leaf))), default=-1)
-    if "patch_embed/kernel" not in found:
-        stem = found["stem/kernel"].shape
-        kind = "bottleneck" if "block_0/conv3/kernel" in found else "basic"
-        return f"a ResNet of {blocks} {kind} blocks, stem {stem[2]}x{stem[3]} for {stem[1]} channels"
-    width, channels, patch = found["patch_embed/kernel"].shape[:3]
-    registers = found["registers"].shape[1] if "registers" in found else 0
-    hidden = found["block_0/fc1/bias"].shape[0] if "block_0/fc1/bias" in found else 0
-    table = found.get("positions", np.zeros((1, 0, 1)))
-    cells = table.reshape(-1, table.shape[-1]).shape[0]
-    grid = int(cells**0.5)
+def described(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The network in a file in words that name the knobs of `config.backbone`, from the file's own shapes by leaf."""
+    blocks = 1 + max((int(m[1]) for leaf in shapes if (m := re.match(r"block_(\d+)/", leaf))), default=-1)
+    first = shapes.get("patch_embed/kernel") or shapes.get("stem/kernel", ())
+    if len(first) != 4:
+        return f"a network whose first kernel has the shape {list(first)}"
+    if "patch_embed/kernel" not in shapes:
+        kind = "bottleneck" if "block_0/conv3/kernel" in shapes else "basic"
+        return f"a ResNet of {blocks} {kind} blocks, stem {first[2]}x{first[3]} for {first[1]} channels"
+    width, channels, patch = first[:3]
+    registers = shapes.get("registers", (0, width))[-2]
+    hidden = shapes.get("block_0/fc1/bias", (0,))[0]
+    grid = int(shapes.get("positions", (1, 0, width))[-2] ** 0.5)
     return (
         f"a ViT with patch={patch}, width={width}, depth={blocks}, mlp_ratio={hidden / width:.3g}, "
-        f"registers={registers}, layer_scale={'1e-5' if 'block_0/scale1' in found else '0.0'}, "
+        f"registers={registers}, layer_scale={'1e-5' if 'block_0/scale1' in shapes else '0.0'}, "
         f"channels={channels}, image_size={grid * patch}"
     )
 

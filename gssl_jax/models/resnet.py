@@ -257,7 +257,11 @@ class ResNet(nn.Module):
         x = parts.conv(self.stem_width, kernel, stride, name="stem")(x)
         if self.block != "preactivation":
             x = parts.activation(parts.norm(name="norm_stem")(x))
-        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.stem == "imagenet" else x
+        if self.stem == "cifar":
+            return x
+        # Padded apart, which XLA takes together again: the converter to ONNX loses the padding of a pooling.
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+        return nn.max_pool(padded, window_shape=(3, 3), strides=(2, 2), padding="VALID")
 
     def _block(self, parts: Parts, width: int, stride: int, stage: int, name: str) -> nn.Module:
         if self.block == "basic":

@@ -14,6 +14,7 @@ from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
 from gssl_jax.errors import UserError
+from gssl_jax.methods.base import MethodState, Params
 from gssl_jax.training.state import TrainState
 
 
@@ -74,6 +75,27 @@ class Checkpoints:
                 f"{where} cannot be read ({_reason(problem)}): remove its folder to go on from the one before, or use "
                 f"another --workdir"
             ) from problem
+
+    def restore_weights(self, sharding: Sharding) -> tuple[int, Params, MethodState]:
+        """Step, params and method state of the latest checkpoint, in the shapes they were saved in; the optimiser's
+        arrays are not read. Raises UserError where they cannot be."""
+        newest = self._checkpointer.latest
+        assert newest is not None, "restore without a checkpoint"
+        names = ("params", "method_state")
+        try:
+            held = self._checkpointer.metadata(newest.step).metadata
+            target = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+                {name: held[name] for name in names},
+            )
+            context = ocp.Context()
+            context.pytree.loading.partial_load = True
+            with context:
+                state = self._checkpointer.load_checkpointables(newest.step, {"state": target})["state"]
+        except (ValueError, KeyError, TypeError, OSError) as problem:
+            where = f"checkpoint {newest.step} in {self._checkpointer.directory}"
+            raise UserError(f"{where} cannot be read ({_reason(problem)})") from problem
+        return newest.step, state["params"], state["method_state"]
 
     def latest_extra(self) -> dict[str, Any]:
         """What was saved beside the newest complete state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,31 @@ def test_a_restored_state_trains_on_like_the_first(saved, state, abstract):
     first, second = (step(s, {}, put_batch(toy_batch(2), mesh))[0] for s in (copy, found))
     for name, value in leaves(first).items():
         np.testing.assert_array_equal(leaves(second)[name], value, err_msg=name)
+
+
+def test_weights_come_back_without_the_optimiser(saved, state):
+    with Checkpoints(saved, keep=2) as checkpoints:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[3])
+        step, params, method_state = checkpoints.restore_weights(one)
+    assert step == 2
+    for found, wanted in ((params, state.params), (method_state, state.method_state)):
+        assert leaves(found).keys() == leaves(wanted).keys()
+        for name, value in leaves(wanted).items():
+            np.testing.assert_array_equal(leaves(found)[name], value, err_msg=name)
+        assert all(x.devices() == {jax.devices()[3]} for x in jax.tree.leaves(found))
+
+
+def test_weights_that_cannot_be_read_are_one_error(saved, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(saved, folder)
+    for file in (folder / "2" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with (
+        Checkpoints(folder, keep=2) as checkpoints,
+        pytest.raises(UserError, match="checkpoint 2 in .* cannot be read"),
+    ):
+        checkpoints.restore_weights(replicated(make_mesh(1)))
 
 
 def test_an_empty_folder_has_no_latest(tmp_path):
