@@ -73,7 +73,10 @@ def _read(path: Path) -> tuple[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Stored]:
-    """The arrays of a safetensors file, sorted by name: its own order is not kept by the library. Raises UserError for a kind of number that is not read."""
+    """The arrays of a safetensors file, sorted by name since the library loses their order.
+
+    Raises UserError for a kind of number that is not read.
+    """
     named: dict[str, Stored] = {}
     for name, entry in sorted(safetensors.deserialize(path.read_bytes()), key=lambda item: item[0]):
         if entry["dtype"] not in SAFETENSORS:
