@@ -69,6 +69,8 @@ def base():
     c.backbone.layer_scale = 0.0  # initial residual scale, 0 = none
     c.backbone.layer_norm_eps = 1e-6
     c.backbone.dtype = "auto"  # float32 on CPU, else bfloat16; norms, softmax, prototypes and losses stay float32
+    c.backbone.weights = ""  # a file of published weights to start from; what is printed says what fitted
+    c.backbone.allow = ()  # patterns of leaves that may stay as initialised, or of names that may be left over
 
     c.method = m = ConfigDict()
     m.name = "maskcluster"

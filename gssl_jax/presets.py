@@ -76,6 +76,7 @@ def backbone(c: ConfigDict, name: str) -> None:
         return
     network: dict[str, Any] = dict(kind="vit", **known_vit(name), mlp_ratio=4.0, registers=0, positions="learned")
     network |= dict(drop_path=0.1, layer_scale=0.0, layer_norm_eps=1e-6, dtype=c.backbone.dtype)
+    network |= dict(weights=c.backbone.weights, allow=c.backbone.allow)
     c.backbone = ConfigDict(network)
     o = c.optim
     o.update(dict(name="adamw", schedule="cosine", learning_rate=5e-4, reference_batch=512, final_learning_rate=0.0))

@@ -15,6 +15,7 @@ from jax import Array
 from rich.console import Console
 
 from gssl_jax.errors import UserError
+from gssl_jax.interop.load import drawn, load_backbone
 from gssl_jax.runs.console import Progress
 from gssl_jax.runs.evaluation import Judge, floats, log_row
 from gssl_jax.runs.folder import RunFolder
@@ -168,8 +169,8 @@ def start(
 ) -> tuple[TrainState, Any, float]:
     """The state to begin with, the untrained backbone, and the seconds trained before.
 
-    The order: 1. resume from the stage's own checkpoint; 2. what the stage before hands over;
-    3. from scratch.
+    The order: 1. resume from the stage's own checkpoint; 2. what the stage before hands over; 3. published weights,
+    `backbone.weights`; 4. from scratch.
     """
     whole, config = replicated(parts.mesh), parts.config
 
@@ -185,9 +186,22 @@ def start(
         check_stream(extra["train"], images, int(state.step))
         console.print(f"going on at step {int(state.step)} of {parts.clock.total}", highlight=False)
         return state, untrained, float(extra["seconds"])
+    if handed is None and config.backbone.weights:
+        state = jax.device_put(published(parts, state, console), whole)
     if handed is not None:
         state = jax.device_put(hand_over(state, handed, config.method.hand_over), whole)
     return state, untrained, 0.0
+
+
+def published(parts: Parts, state: TrainState, console: Console) -> TrainState:
+    """`state` with the weights of `backbone.weights` in student and teacher; prints what became of every leaf.
+
+    Raises UserError for a file that does not fit, see `interop.load.load_backbone`."""
+    settings = parts.config.backbone
+    variables = parts.method.backbone(state.params, state.method_state, "student")
+    loaded, table = load_backbone(settings.weights, parts.backbone, variables, tuple(settings.allow))
+    console.print(drawn(table))
+    return hand_over(state, Handed(table.file, loaded, state.params, {}), ("backbone",))
 
 
 def check_stream(saved: Mapping[str, Any], images: Images, step: int) -> None:
