@@ -200,6 +200,27 @@ def test_a_file_cut_anywhere_is_one_clear_error(tmp_path, form):
             read_weights(path)
 
 
+def test_the_last_byte_is_missed(tmp_path):
+    data = write(tmp_path / "w.pth", "legacy", mapping, {"a": np.ones(3, np.float32)}).read_bytes()
+    (tmp_path / "w.pth").write_bytes(data[:-1])
+    with pytest.raises(UserError, match="ends 1 bytes early"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_any_byte_changed_is_a_clear_error_or_harmless(tmp_path):
+    data = write(tmp_path / "w.pth", "legacy", mapping).read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for place in rng.integers(0, len(data), 400):
+        changed = bytearray(data)
+        changed[place] = rng.integers(256)
+        (tmp_path / "w.pth").write_bytes(changed)
+        try:
+            read(tmp_path / "w.pth")
+        except UserError:
+            refused += 1
+    assert refused > 200
+
+
 def test_a_pickle_of_something_else_is_said_to_be_one(tmp_path):
     (tmp_path / "w.pkl").write_bytes(b"\x80\x02" + mapping({"a": whole(1)}) + b".")
     with pytest.raises(UserError, match="torch.save did not write"):
