@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flatbuffers  # noqa: F401  # jax.export serialises with it and does not bring it
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 # jax2onnx 0.17 asks for an older Orbax than training needs and for much that it imports for other frameworks only:
 # what it does import is in the extra, and it goes in by itself.
-ONNX_COMMAND = "pip install 'gssl-jax[onnx]' && pip install --no-deps 'jax2onnx>=0.17,<0.18'"
+ONNX_COMMAND = "pip install -e '.[onnx]' && pip install --no-deps 'jax2onnx>=0.17,<0.18'"
 
 Encoder = Callable[[Array], Array]
 

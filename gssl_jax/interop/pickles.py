@@ -224,7 +224,7 @@ def read_zip(path: Path) -> Any:
                 raise UserError(f"{path}: {name} is compressed or not {wanted} bytes long")
             try:
                 return decoded(archive.read(name), storage.dtype)
-            except (zipfile.BadZipFile, EOFError) as problem:
+            except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as problem:  # encrypted, patched
                 raise UserError(f"{path}: {name} is damaged ({problem})") from problem
 
     return content(value, numbers)

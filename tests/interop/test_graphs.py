@@ -91,7 +91,7 @@ def test_another_feature_and_one_that_is_not_there():
 
 def test_onnx_without_its_converter_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(UserError, match="needs jax2onnx; run: pip install 'gssl-jax.onnx.' && pip install --no-deps"):
+    with pytest.raises(UserError, match="needs jax2onnx; run: pip install -e '..onnx.' && pip install --no-deps"):
         graphs.onnx_bytes(lambda x: x, 4, 3)
 
 

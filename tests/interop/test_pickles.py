@@ -200,6 +200,20 @@ def test_a_file_cut_anywhere_is_one_clear_error(tmp_path, form):
             read_weights(path)
 
 
+def test_an_entry_that_is_damaged_or_marked_as_encrypted(tmp_path):
+    data = write(tmp_path / "w.pth", "zip", mapping).read_bytes()
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"weights/data/0"))  # its record in the directory at the end
+    local = data.rindex(b"PK\x03\x04", 0, data.index(b"weights/data/0"))
+    number = data.index(ARRAYS["a.weight"].tobytes()) + 5
+    for places in ((entry + 8, local + 6), (number,)):  # the flag stands in both records
+        changed = bytearray(data)
+        for place in places:
+            changed[place] ^= 1
+        (tmp_path / "w.pth").write_bytes(changed)
+        with pytest.raises(UserError, match="weights/data/0 is damaged"):
+            read(tmp_path / "w.pth")
+
+
 def test_the_last_byte_is_missed(tmp_path):
     data = write(tmp_path / "w.pth", "legacy", mapping, {"a": np.ones(3, np.float32)}).read_bytes()
     (tmp_path / "w.pth").write_bytes(data[:-1])
