@@ -1,4 +1,4 @@
-"""Heads of the clustering and reconstruction objectives."""
+"""Heads of the clustering, contrastive and reconstruction objectives."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from gssl_jax.models.classifiers import KAIMING_NORMAL
 from gssl_jax.models.layers import Dense, gelu, l2_normalise, rows
 from gssl_jax.ops.patches import unpatchify
 
 NORMS = ("none", "batch")
-"""What `Projector.norm` may be."""
+"""What `norm` of a `Projector` or a `Perceptron` may be."""
 
 
 class BatchStandardise(nn.Module):
@@ -56,6 +57,27 @@ class Projector(nn.Module):
             x = gelu(BatchStandardise()(x) if self.norm == "batch" else x)
         x = Dense(self.output, dtype=self.dtype)(x)
         return l2_normalise(BatchStandardise()(x) if self.norm == "batch" else x)
+
+
+class Perceptron(nn.Module):
+    """MLP with ReLU between its layers, Kaiming-normal weights and an unbounded output: [..., D] -> [..., output].
+
+    `norm` stands before each ReLU and not after the last layer: `none` is the projector of MoCo-v2 (arXiv 2003.04297;
+    two layers), `batch` the projector and predictor of BYOL (arXiv 2006.07733, section 3.3).
+    """
+
+    hidden: int
+    layers: int
+    output: int
+    norm: str
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for _ in range(self.layers - 1):
+            x = Dense(self.hidden, kernel_init=KAIMING_NORMAL, dtype=self.dtype)(x)
+            x = nn.relu(BatchStandardise()(x) if self.norm == "batch" else x)
+        return Dense(self.output, kernel_init=KAIMING_NORMAL, dtype=self.dtype)(x)
 
 
 class Prototypes(nn.Module):

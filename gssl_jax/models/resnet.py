@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from gssl_jax.models.batch_norm import GroupedBatchNorm
 from gssl_jax.models.layers import Dense
 from gssl_jax.ops.augment import normalise
 
@@ -149,8 +150,8 @@ class ResNet(nn.Module):
     """Residual network of any block, depth, width and image size; `ARCHITECTURES` holds the published ones.
 
     Batch norm keeps its running statistics in the collection `batch_stats`. Under jit on a mesh its batch statistics
-    are those of the global batch. The running variance averages the biased one, torch's the unbiased: a factor of
-    n / (n - 1) for n positions in the batch.
+    are those of the global batch, or of `batch_norm_groups` equal runs of it (`GroupedBatchNorm`). The running variance
+    averages the biased one, torch's the unbiased: a factor of n / (n - 1) for n positions in the batch.
 
     Attributes:
       image_size: side in pixels that the network is made for; it runs on others.
@@ -165,6 +166,7 @@ class ResNet(nn.Module):
       dropout: rate between the two convolutions of a pre-activation block (arXiv 1605.07146, section 2.4).
       fan: `fan_in` or `fan_out`, what the variance of the initial weights is divided by.
       batch_norm_momentum: share of the old running statistics that each training step keeps (torch's is 1 - this).
+      batch_norm_groups: groups of the batch with statistics of their own in training; 1 = the whole batch.
       mean, std: per channel, in units of [0, 1]; one value serves all channels.
     """
 
@@ -180,6 +182,7 @@ class ResNet(nn.Module):
     dropout: float = 0.0
     fan: str = "fan_out"
     batch_norm_momentum: float = 0.9
+    batch_norm_groups: int = 1
     channels: int = 3
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
@@ -233,14 +236,13 @@ class ResNet(nn.Module):
     def _parts(self, train: bool, average: bool) -> Parts:
         if self.shortcut not in SHORTCUTS:
             raise ValueError(f"shortcut must be one of {SHORTCUTS}, got {self.shortcut!r}")
-        norm = functools.partial(  # statistics and the normalisation itself are float32 whatever the dtype
-            nn.BatchNorm,
-            use_running_average=average,
-            momentum=self.batch_norm_momentum,
-            epsilon=1e-5,
-            use_fast_variance=False,
-            dtype=self.dtype,
-        )
+        # Statistics and the normalisation itself are float32 whatever the dtype.
+        options: dict[str, Any] = dict(use_running_average=average, momentum=self.batch_norm_momentum, epsilon=1e-5)
+        norm: Callable[..., nn.Module]
+        if self.batch_norm_groups == 1:
+            norm = functools.partial(nn.BatchNorm, use_fast_variance=False, dtype=self.dtype, **options)
+        else:
+            norm = functools.partial(GroupedBatchNorm, groups=self.batch_norm_groups, dtype=self.dtype, **options)
         leaky = functools.partial(nn.leaky_relu, negative_slope=self.negative_slope)
         return Parts(
             conv=functools.partial(convolution, fan=self.fan, dtype=self.dtype),

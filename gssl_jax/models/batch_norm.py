@@ -1,0 +1,61 @@
+"""Batch norm whose statistics are those of groups of the batch."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+
+class GroupedBatchNorm(nn.Module):
+    """`flax.linen.BatchNorm` with statistics of its own for each of `groups` equal runs of the batch; same parameters.
+
+    One program over a global batch has global statistics, which is what MoCo must not have: a query and its key would
+    share them, and a network can tell the key by them (arXiv 1911.05722, section 3.3). The published code avoids that
+    by one group a GPU; here a group is a run of B / groups neighbours of the batch, whatever the number of devices.
+
+    The running averages move towards the mean over the groups of their means and (biased) variances. In torch each GPU
+    has running averages of its own and those of the first are saved: the same in expectation, with more noise. As
+    there, what the means of the groups differ by is in no group's variance.
+
+    Attributes:
+      groups: has to divide the batch.
+      use_running_average: True normalises by the running averages, which no group can tell apart.
+      momentum: share of the old running averages that each step keeps.
+    """
+
+    groups: int
+    use_running_average: bool
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, ..., D] -> the same shape, as `dtype`; statistics and the normalisation itself are float32.
+
+        Raises ValueError where the groups do not divide the batch.
+        """
+        width = x.shape[-1]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (width,), jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, (width,), jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (width,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
+        if self.use_running_average:
+            grouped = x.astype(jnp.float32).reshape(1, -1, width)
+            centre, spread = mean.value[None], var.value[None]
+        else:
+            if x.shape[0] % self.groups:
+                raise ValueError(f"{self.groups} groups do not divide a batch of {x.shape[0]}")
+            grouped = x.astype(jnp.float32).reshape(self.groups, -1, width)
+            centre = jnp.mean(grouped, axis=1)
+            spread = jnp.mean(jnp.square(grouped - centre[:, None]), axis=1)  # two passes: no cancellation
+            if not self.is_initializing():
+                keep = self.momentum
+                mean.value = keep * mean.value + (1.0 - keep) * jnp.mean(centre, axis=0)
+                var.value = keep * var.value + (1.0 - keep) * jnp.mean(spread, axis=0)
+        gain = jax.lax.rsqrt(spread + self.epsilon) * scale[None]
+        y = (grouped - centre[:, None]) * gain[:, None] + bias[None, None]
+        return y.reshape(x.shape).astype(self.dtype)
