@@ -53,11 +53,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 class Parts(NamedTuple):
     """What the blocks of one network are made of.
 
-    `conv(width, kernel, stride, name)` and `norm(name)` build modules; `activation` and `dropout` map arrays.
+    `conv(width, kernel, stride, name)` and `norm(name)` build modules by name; `activation` and `dropout` map arrays.
     """
 
     conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    norm: Callable[..., Callable[[Array], Array]]
     activation: Callable[[Array], Array]
     dropout: Callable[[Array], Array]
     shortcut: str
@@ -195,6 +195,7 @@ class ResNet(nn.Module):
         *,
         train: bool = False,
         use_running_average: bool | None = None,
+        members: Array | None = None,
         capture: tuple[str, ...] = (),
     ) -> dict[str, Array]:
         """Features of `images`, float [B, S, S, C] in [0, 1].
@@ -204,6 +205,7 @@ class ResNet(nn.Module):
             `batch_stats` must be mutable.
           use_running_average: True or False to choose the statistics apart from `train`, as an attack does that runs
             on frozen statistics, or on the batch's and throws the updates away. None: running averages unless `train`.
+          members: int32 [B], the group of every image where `batch_norm_groups` is above 1; None = runs of neighbours.
           capture: further outputs: `stem`, `stage_<i>` (from 1) and `block_<i>` (from 0, through all stages), each
             [B, h, w, D] at its own size, pre-activation ones before the norm that follows.
 
@@ -213,7 +215,7 @@ class ResNet(nn.Module):
         Raises ValueError for an unknown block, stem, shortcut or output.
         """
         average = (not train) if use_running_average is None else use_running_average
-        parts = self._parts(train, average)
+        parts = self._parts(train, average, members)
         x = self._stem(parts, normalise(images, self.mean, self.std).astype(self.dtype))
         found = {"stem": x}
         for i, (stage, stride, width) in enumerate(self._plan()):
@@ -233,16 +235,20 @@ class ResNet(nn.Module):
         stages = enumerate(zip(self.depths, self.widths, strict=True))
         return [(s, 2 if s > 0 and j == 0 else 1, width) for s, (depth, width) in stages for j in range(depth)]
 
-    def _parts(self, train: bool, average: bool) -> Parts:
+    def _parts(self, train: bool, average: bool, members: Array | None) -> Parts:
         if self.shortcut not in SHORTCUTS:
             raise ValueError(f"shortcut must be one of {SHORTCUTS}, got {self.shortcut!r}")
         # Statistics and the normalisation itself are float32 whatever the dtype.
         options: dict[str, Any] = dict(use_running_average=average, momentum=self.batch_norm_momentum, epsilon=1e-5)
-        norm: Callable[..., nn.Module]
+        norm: Callable[..., Callable[[Array], Array]]
         if self.batch_norm_groups == 1:
             norm = functools.partial(nn.BatchNorm, use_fast_variance=False, dtype=self.dtype, **options)
         else:
-            norm = functools.partial(GroupedBatchNorm, groups=self.batch_norm_groups, dtype=self.dtype, **options)
+
+            def norm(name: str) -> Callable[[Array], Array]:
+                module = GroupedBatchNorm(self.batch_norm_groups, dtype=self.dtype, name=name, **options)
+                return functools.partial(module, members=members)
+
         leaky = functools.partial(nn.leaky_relu, negative_slope=self.negative_slope)
         return Parts(
             conv=functools.partial(convolution, fan=self.fan, dtype=self.dtype),

@@ -26,9 +26,10 @@ def batch(size=8):
     return (rng.normal(size=(size, 2, 2, WIDTH)) + rng.normal(0, 3, (size, 1, 1, 1))).astype(np.float32)
 
 
-def run(module, x):
+def run(module, x, *members):
     """(output, new statistics) of a training pass."""
-    y, new = jax.jit(lambda v, x: module.apply(v, x, mutable=["batch_stats"]), compiler_options=QUICK)(VARIABLES, x)
+    apply = jax.jit(lambda v, x: module.apply(v, x, *members, mutable=["batch_stats"]), compiler_options=QUICK)
+    y, new = apply(VARIABLES, x)
     return np.asarray(y), new["batch_stats"]
 
 
@@ -47,6 +48,17 @@ def test_each_group_has_its_own_statistics_and_the_averages_move_to_their_mean(g
     np.testing.assert_allclose(stats["var"], 0.9 * old["var"] + 0.1 * np.mean(variances, 0), rtol=1e-5)
 
 
+def test_members_of_a_group_may_stand_anywhere():
+    """The same as moving them together, normalising and moving them back."""
+    x, module, members = batch(), GroupedBatchNorm(4, False), np.array([2, 0, 3, 1, 0, 2, 1, 3])
+    order = np.argsort(members, kind="stable")
+    y, stats = run(module, x, members)
+    moved, expected = run(module, x[order])
+    np.testing.assert_allclose(y[order], moved, rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stats, expected)
+    assert np.abs(y - run(module, x)[0]).max() > 0.1
+
+
 @pytest.mark.parametrize("average", [False, True])
 def test_one_group_equals_flax_and_so_do_running_averages_of_any_number(average):
     x = batch()
@@ -57,11 +69,13 @@ def test_one_group_equals_flax_and_so_do_running_averages_of_any_number(average)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), own, stats)
 
 
-@pytest.mark.parametrize("groups", [2, 8])
-def test_eight_devices_equal_one(groups):
-    """Also where there are fewer groups than devices, or as many."""
+@pytest.mark.parametrize(("groups", "drawn"), [(2, False), (8, False), (8, True)])
+def test_eight_devices_equal_one(groups, drawn):
+    """Also where there are fewer groups than devices, or as many, or their members lie on several."""
     x, module = batch(32), GroupedBatchNorm(groups, False)
-    for a, b in zip(run(module, x), run(module, jax.device_put(x, on_data(make_mesh()))), strict=True):
+    members = [np.arange(32) * 5 % 32 // (32 // groups)] if drawn else []
+    one, eight = run(module, x, *members), run(module, jax.device_put(x, on_data(make_mesh())), *members)
+    for a, b in zip(one, eight, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), a, b)
 
 
