@@ -42,6 +42,18 @@ PRESETS = {
         "folder,path=somewhere,labels=50,size=48",
         "folder,path=somewhere",
     ],
+    "hpt_moco": [
+        "imagenet",
+        "imagenet,steps=50,method=byol",
+        "cifar10",
+        "cifar10,method=byol",
+        "photos",
+        "photos,backbone=vit_micro4",
+        "photos,method=byol,backbone=vit_micro4",
+        "tiny",
+        "folder,path=somewhere",
+        "folder,path=somewhere,size=224,backbone=resnet50,steps=5000",
+    ],
 }
 """Recipe -> its presets."""
 
@@ -110,6 +122,11 @@ def test_a_step_of_every_preset_has_its_shapes(name, preset, assembled):
         assert shown["clean"].shape == (config.optim.batch_size, views["globals"], *square)
         assert ("local" in shown) == (views["locals"] > 0)
         return
+    if name == "hpt_moco":
+        assert {shown[view].shape for view in ("view_1", "view_2")} == {(config.optim.batch_size, *square)}
+        assert ("predictor" in state.params) == ("method=byol" in preset) == ("queue" not in state.method_state)
+        assert set(state.params) - {"predictor"} == set(state.method_state["teacher"]) == {"backbone", "projector"}
+        return
     assert set(state.params["heads"]) == {"classifier", *config.method.pretexts.names}
     if name == "gated_semi":
         assert shown["labelled"].shape == (config.optim.batch_size, *square)
@@ -169,11 +186,32 @@ def test_the_gated_recipes_are_those_of_the_authors():
         ("gated_semi", "cifar10,labels=few", "labels=few.*whole number"),
         ("gated_semi", "photos,labels=4", "no option 'labels'"),
         ("gated_semi", "folder", "needs a path"),
+        ("hpt_moco", "photos,method=moko", "unknown method 'moko'; did you mean 'moco'"),
+        ("hpt_moco", "folder", "needs path"),
     ],
 )
 def test_a_preset_that_does_not_exist_is_refused(name, preset, words):
     with pytest.raises(ValueError, match=words):
         recipe(preset, name)
+
+
+def test_hpts_recipe_is_that_of_the_specification():
+    """Section 3.2."""
+    c = recipe("imagenet", "hpt_moco")
+    assert (c.backbone.name, c.data.image_size, c.optim.batch_size, c.optim.unit) == ("resnet50", 224, 256, "step")
+    assert (c.optim.name, c.optim.learning_rate, c.optim.momentum, c.optim.weight_decay) == ("sgd", 0.03, 0.9, 1e-4)
+    optim = (c.optim.schedule, c.optim.warmup, c.optim.final_learning_rate, c.optim.decay_vectors)
+    assert optim == ("cosine", 0.0, 0.0, True) and c.optim.final_weight_decay == 1e-4 and not c.optim.reference_batch
+    m = c.method
+    assert (m.queue.length, m.temperature, m.momentum.start, m.momentum.end) == (65_536, 0.2, 0.999, 0.999)
+    assert (m.projector.hidden, m.projector.output, m.symmetric) == (2048, 128, False)
+    for view in m.augment.values():
+        jitter = view.jitter
+        strengths = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+        assert strengths == (0.4, 0.4, 0.4, 0.4) and (jitter.probability, view.grey, view.flip) == (0.8, 0.2, 0.5)
+        assert (view.scale, view.blur.probability, view.blur.sigma) == ((0.2, 1.0), 0.5, (0.1, 2.0))
+        assert view.solarise.probability == 0.0
+    assert recipe("imagenet,steps=50", "hpt_moco").optim.duration == 50.0
 
 
 def test_the_imagenet_preset_is_the_recipe_of_the_specification():

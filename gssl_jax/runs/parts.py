@@ -20,7 +20,7 @@ from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import suite
 from gssl_jax.evals.linear import solver_bytes
 from gssl_jax.knobs import flat as flattened
-from gssl_jax.methods import fixmatch, gated, maskcluster
+from gssl_jax.methods import byol, fixmatch, gated, maskcluster, moco
 from gssl_jax.methods.base import Clock, Kind, Method
 from gssl_jax.models.build import Backbone, build_backbone
 from gssl_jax.runs import handover
@@ -28,7 +28,13 @@ from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser
 from gssl_jax.training.trainable import limited
 
-METHODS = {"maskcluster": maskcluster.KIND, "gated": gated.KIND, "fixmatch": fixmatch.KIND}
+METHODS = {
+    "maskcluster": maskcluster.KIND,
+    "gated": gated.KIND,
+    "fixmatch": fixmatch.KIND,
+    "moco": moco.KIND,
+    "byol": byol.KIND,
+}
 """Every value `config.method.name` may have."""
 
 UNITS = ("step", "epoch")
