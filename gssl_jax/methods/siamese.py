@@ -107,9 +107,12 @@ class Siamese:
         variables = {"params": params["backbone"]} | ({"batch_stats": batch_stats} if batch_stats else {})
         if not train:
             return self.backbone.apply(variables, images)["feat"], batch_stats
-        backbone, options = self.backbone, {"use_running_average": False} if batch_stats else {}
+        backbone = self.backbone
+        options: dict[str, Any] = {}
+        if batch_stats:
+            options["use_running_average"] = False
         if groups > 1:
-            backbone, options = backbone.clone(batch_norm_groups=groups), {**options, "members": members}
+            backbone, options["members"] = backbone.clone(batch_norm_groups=groups), members
         rngs = {} if key is None else {name: named(key, name) for name in ("dropout", "drop_path")}
         out, new = backbone.apply(
             variables, images, train=key is not None, rngs=rngs, mutable=["batch_stats"], **options

@@ -246,7 +246,7 @@ class ResNet(nn.Module):
         else:
 
             def norm(name: str) -> Callable[[Array], Array]:
-                module = GroupedBatchNorm(self.batch_norm_groups, dtype=self.dtype, name=name, **options)
+                module: nn.Module = GroupedBatchNorm(self.batch_norm_groups, dtype=self.dtype, name=name, **options)
                 return functools.partial(module, members=members)
 
         leaky = functools.partial(nn.leaky_relu, negative_slope=self.negative_slope)
