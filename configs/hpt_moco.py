@@ -69,6 +69,8 @@ def base():
             dropout=0.0,
             batch_norm_momentum=0.9,
             dtype="auto",
+            weights="",  # a file of published weights to start from; what is printed says what fitted
+            allow=(),  # patterns of leaves that may stay as initialised, or of names that may be left over
         )
     )
 

@@ -201,6 +201,8 @@ def published(parts: Parts, state: TrainState, console: Console) -> TrainState:
     variables = parts.method.backbone(state.params, state.method_state, "student")
     loaded, table = load_backbone(settings.weights, parts.backbone, variables, tuple(settings.allow))
     console.print(drawn(table))
+    for note in table.notes:
+        console.print(note, style="yellow", highlight=False)
     return hand_over(state, Handed(table.file, loaded, state.params, {}), ("backbone",))
 
 
