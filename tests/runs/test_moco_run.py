@@ -17,6 +17,7 @@ def run(preset, workdir, *flags):
     return json.loads((workdir / "results.json").read_text()), read_rows(workdir / "metrics.jsonl")
 
 
+@pytest.mark.slow
 def test_a_run_is_logged_judged_and_reported(tmp_path):
     results, rows = run("tiny", tmp_path)
     for name in ("knn/top1", "linear/top1", "lowshot_1/top1"):
