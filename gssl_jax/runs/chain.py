@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from gssl_jax.errors import UserError
+from gssl_jax.runs import lineage
 from gssl_jax.runs.console import report_unreadable
 from gssl_jax.runs.evaluation import Judge, log_row
-from gssl_jax.runs.folder import RunFolder, write_atomically
+from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.handover import Handed
-from gssl_jax.runs.parts import Parts, assemble, fingerprint, stage_config
+from gssl_jax.runs.parts import Parts, assemble, stage_config
 from gssl_jax.runs.pictures import draw_pictures
-from gssl_jax.runs.results import build_results, versions
+from gssl_jax.runs.results import build_results
 from gssl_jax.runs.stage import Outcome, run_stage
 from gssl_jax.training.metrics import replace_row
 
@@ -47,9 +46,12 @@ def run(config: ConfigDict, folder: RunFolder, console: Console) -> Finished | I
     chain = [(k, name, assemble(stage_config(config, name))) for k, name in enumerate(config.stages)]
     if said := folder.claim(config):
         console.print(said, style="yellow", highlight=False)
-    write_lineage(folder, chain)
     handed = outcome = None
+    settings, begun = folder.read_config(), []
     for number, name, parts in chain:
+        begun.append(lineage.of_stage(settings, name, parts, handed))
+        lineage.write(folder.stage(number, name) / "lineage.json", begun[-1])
+        lineage.write(folder.lineage, {"stages": begun})
         judge = Judge(parts, config.seed)
         outcome = run_stage(parts, number, name, folder, judge, console, handed)
         if outcome.signal:
@@ -103,20 +105,3 @@ def conclude(
     replace_row(folder.metrics, stage, steps, log_row(trained))  # a run that stopped in here is judged again
     pictures = draw_pictures(parts, judge, outcome)
     return Finished(results, pictures, parts.train.classes)
-
-
-def write_lineage(folder: RunFolder, chain: list[tuple[int, str, Parts]]) -> None:
-    """lineage.json: for each stage the identity of its data, where its crops are cut, and the versions."""
-    stages = [
-        {
-            "stage": name,
-            "data": " and ".join(source.name for source in parts.streams.values()),
-            "fingerprint": fingerprint(parts.streams),
-            "crop": parts.crop,
-            "steps": parts.clock.total,
-            "parent": chain[k - 1][1] if k else None,
-        }
-        for k, name, parts in chain
-    ]
-    text = json.dumps({"stages": stages, "versions": versions(), "platform": jax.default_backend()}, indent=1)
-    write_atomically(folder.lineage, text + "\n")

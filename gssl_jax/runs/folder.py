@@ -1,7 +1,7 @@
 """The run folder: whose configuration it holds, where its files are, and its results.
 
 config.json  metrics.jsonl  results.json  pictures.npz  report.html  lineage.json  figures/  tensorboard/
-stages/<k>-<name>/checkpoints/  stale-<n>/
+stages/<k>-<name>/lineage.json  stages/<k>-<name>/checkpoints/  stale-<n>/
 """
 
 from __future__ import annotations
@@ -74,13 +74,17 @@ class RunFolder:
         self.results, self.report, self.lineage = path / "results.json", path / "report.html", path / "lineage.json"
         self.figures, self.tensorboard, self.pictures = path / "figures", path / "tensorboard", path / "pictures.npz"
 
+    def stage(self, number: int, name: str) -> Path:
+        """The folder of the stage with this number in the chain."""
+        return self.path / "stages" / f"{number}-{name}"
+
     def checkpoints(self, number: int, stage: str) -> Path:
-        """The checkpoint folder of the stage with this number in the chain."""
-        return self.path / "stages" / f"{number}-{stage}" / "checkpoints"
+        """The checkpoint folder of a stage."""
+        return self.stage(number, stage) / "checkpoints"
 
     def best(self, number: int, stage: str) -> Path:
         """Where the state of the stage that validation images chose is kept."""
-        return self.path / "stages" / f"{number}-{stage}" / "best"
+        return self.stage(number, stage) / "best"
 
     def claim(self, config: ConfigDict) -> str:
         """Makes the folder this run's, or finds that it is already; returns what changed in words, "" for nothing.
