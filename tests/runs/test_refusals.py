@@ -131,7 +131,7 @@ def test_a_folder_of_another_run_shows_the_difference_and_stays(refused, monkeyp
     with pytest.raises(Reached):
         main(flags)
     before = (tmp_path / "run" / "config.json").read_text()
-    (tmp_path / "run" / "stages" / "0-target").mkdir(parents=True)  # it was killed after its first step
+    assert (tmp_path / "run" / "stages" / "0-target").is_dir()  # begun, and killed before its first step
     message = refused(f"--config={RECIPE}:tiny", "--config.method.loss.patch=0.5")
     assert "method.loss.patch: 1.0 -> 0.5" in message and "--workdir" in message and "--redo=target" in message
     assert (tmp_path / "run" / "config.json").read_text() == before
