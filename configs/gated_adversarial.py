@@ -178,57 +178,12 @@ def base():
     o.trains = "all"  # all | norm (HPT-BN) | last_k | heads: what of the backbone learns
     o.last_blocks = 0  # last_k: blocks, the norm after them included
 
-    c.evals = e = ConfigDict()
-    e.data = ConfigDict(dict(source="tfds", path="cifar10", train="stream", test="test", resize=32))
-    e.every = 5.0  # in optim.unit: validation
-    e.which = "teacher"
-    e.batch_size = 256
-    e.attacks = ConfigDict(  # of the class loss alone, with a random start
-        dict(
-            pgd20=dict(epsilon=8 / 255, step_size=2 / 255, steps=20),
-            pgd100=dict(epsilon=8 / 255, step_size=0.3 / 255, steps=100),
-        )
-    )
-    e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat", whiten=0.0))
-    e.linear = ConfigDict(
-        dict(
-            feature="feat",
-            l2_grid=(1e-3, 1e-2, 1e-1),
-            validation=0.2,
-            train_images=0,
-            max_iterations=500,
-            tolerance=1e-4,
-        )
-    )
-    e.lowshot = ConfigDict(
-        dict(
-            shots=(),
-            draws=20,
-            feature="feat",
-            l2=0.075,
-            kfold_from=5,
-            folds=5,
-            l2_grid=(0.0025, 0.025, 0.25, 2.5),
-            msn_transductive=False,
-            max_iterations=300,
-            tolerance=1e-4,
-        )
-    )
-    e.bootstrap = ConfigDict(dict(resamples=1000))
-    e.tsne_points = 1000
-    e.picture_images = 2000
-    e.pixel_side = 32
+    c.evals = presets.labelled_evaluation("tfds", "cifar10", test="test", resize=32)
+    c.evals.every = 5.0  # in optim.unit: validation
+    c.evals.attacks.pgd20 = ConfigDict(dict(epsilon=8 / 255, step_size=2 / 255, steps=20))
+    c.evals.attacks.pgd100 = ConfigDict(dict(epsilon=8 / 255, step_size=0.3 / 255, steps=100))
 
-    c.run = r = ConfigDict()
-    r.steps_per_dispatch = 1
-    r.log_every = 50
-    r.health_every = 500
-    r.health_samples = 512
-    r.checkpoint_every = 1000
-    r.keep_checkpoints = 2
-    r.deterministic = False
-    r.keep_host_memory = False
-    r.tensorboard = True
+    c.run = presets.running(log_every=50, health_every=500, checkpoint_every=1000)
     return c
 
 

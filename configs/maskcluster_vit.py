@@ -135,51 +135,10 @@ def base():
     o.trains = "all"  # all | norm (HPT-BN) | last_k | heads: what of the backbone learns
     o.last_blocks = 0  # last_k: blocks, the norm after them included
 
-    c.evals = e = ConfigDict()
-    e.data = ConfigDict(dict(source="tfds", path="imagenet2012", train="train", test="validation", resize=256))
-    e.every = 0.0  # in optim.unit; 0 = at the end only
-    e.which = "teacher"  # teacher | student
-    e.batch_size = 256
-    e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat", whiten=0.0))  # [DINO]; whiten: floor, 0.0 = off
-    e.linear = ConfigDict(
-        dict(
-            feature="feat",
-            l2_grid=(1e-4, 1e-3, 1e-2, 1e-1),  # of mean CE + l2/2 |W|^2
-            validation=0.2,  # share of every class that chooses among them
-            train_images=0,  # at most so many, equally of every class, where the logits would not fit; 0 = all
-            max_iterations=500,
-            tolerance=1e-4,  # largest gradient norm over the classes
-        )
-    )
-    e.lowshot = ConfigDict(
-        dict(
-            shots=(1, 2, 5),
-            draws=20,
-            feature="cls_prenorm",
-            l2=0.075,
-            kfold_from=5,
-            folds=5,
-            l2_grid=(0.0025, 0.025, 0.25, 2.5),
-            msn_transductive=False,
-            max_iterations=300,  # [MSN]
-            tolerance=1e-4,  # largest gradient norm over the classes
-        )  # [MSN: lambda / n, lambda .0025-.075]
-    )
-    e.bootstrap = ConfigDict(dict(resamples=1000))
-    e.tsne_points = 1000  # test images in the t-SNE picture
-    e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from
-    e.pixel_side = 8  # pixels a side for the raw-pixel control: a million images of 32 would not fit a device
+    c.evals = presets.evaluation("tfds", "imagenet2012", train="train", test="validation", resize=256)
+    c.evals.lowshot.feature = "cls_prenorm"
 
-    c.run = r = ConfigDict()  # nothing in `run` changes results (`deterministic` apart)
-    r.steps_per_dispatch = 1  # 1-20 steps scanned in one call
-    r.log_every = 20  # steps; the collapse alarm looks at these averages
-    r.health_every = 50  # steps
-    r.health_samples = 512  # images of the label-free health probe
-    r.checkpoint_every = 1000  # steps
-    r.keep_checkpoints = 2
-    r.deterministic = False  # GPU: bit-exact resume at some cost; a CPU always is
-    r.keep_host_memory = False  # CPU only: freed memory stays with the process; pays for steps above a second
-    r.tensorboard = True
+    c.run = presets.running(log_every=20, health_every=50, checkpoint_every=1000)
     return c
 
 

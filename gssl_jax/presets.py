@@ -1,4 +1,4 @@
-"""What recipes share: how `:preset,key=value` is read, and the vision transformers by name.
+"""What recipes share: how `:preset,key=value` is read, the groups `evals` and `run`, the vision transformers by name.
 
 A preset is a function that changes a configuration; its parameters after the first are its options, with their
 defaults. A recipe imports nothing but this file and ml_collections.
@@ -81,3 +81,75 @@ def backbone(c: ConfigDict, name: str) -> None:
     o = c.optim
     o.update(dict(name="adamw", schedule="cosine", learning_rate=5e-4, reference_batch=512, final_learning_rate=0.0))
     o.update(dict(weight_decay=0.05, final_weight_decay=0.05, decay_positions=False, decay_vectors=False))
+
+
+def evaluation(source: str, path: str, train: str, test: str, resize: int) -> ConfigDict:
+    """The group `evals` as most recipes want it: what a backbone is judged on, and by which protocols.
+
+    Args:
+      source: kind of the data set, see `data/sources`.
+      path: its name or folder.
+      train: its split with the labelled images; `stream`: the labelled images that were trained on.
+      test: its split to test on.
+      resize: the shorter side in pixels before the centre crop.
+    """
+    e = ConfigDict()
+    e.data = ConfigDict(dict(source=source, path=path, train=train, test=test, resize=resize))
+    e.every = 0.0  # in optim.unit; 0 = at the end only
+    e.which = "teacher"  # teacher | student
+    e.batch_size = 256
+    e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat", whiten=0.0))  # [DINO]; whiten: floor, 0.0 = off
+    e.linear = ConfigDict(
+        dict(
+            feature="feat",
+            l2_grid=(1e-4, 1e-3, 1e-2, 1e-1),  # of mean CE + l2/2 |W|^2
+            validation=0.2,  # share of every class that chooses among them
+            train_images=0,  # at most so many, equally of every class, where the logits would not fit; 0 = all
+            max_iterations=500,
+            tolerance=1e-4,  # largest gradient norm over the classes
+        )
+    )
+    e.lowshot = ConfigDict(
+        dict(
+            shots=(1, 2, 5),
+            draws=20,
+            feature="feat",
+            l2=0.075,
+            kfold_from=5,
+            folds=5,
+            l2_grid=(0.0025, 0.025, 0.25, 2.5),
+            msn_transductive=False,
+            max_iterations=300,  # [MSN]
+            tolerance=1e-4,  # largest gradient norm over the classes
+        )  # [MSN: lambda / n, lambda .0025-.075]
+    )
+    e.bootstrap = ConfigDict(dict(resamples=1000))
+    e.tsne_points = 1000  # test images in the t-SNE picture
+    e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from
+    e.pixel_side = 8  # pixels a side for the raw-pixel control: a million images of 32 would not fit a device
+    return e
+
+
+def labelled_evaluation(source: str, path: str, test: str, resize: int) -> ConfigDict:
+    """`evaluation` for a method that learns from labels: its images to train on, no shots, attacks by name."""
+    e = evaluation(source, path, "stream", test, resize)
+    e.attacks = ConfigDict()  # name -> epsilon, step_size, steps; of the class loss alone, with a random start
+    e.linear.l2_grid = (1e-3, 1e-2, 1e-1)
+    e.lowshot.shots = ()
+    e.pixel_side = 32
+    return e
+
+
+def running(log_every: int, health_every: int, checkpoint_every: int) -> ConfigDict:
+    """The group `run`, which changes no result (`deterministic` apart); all three in steps."""
+    r = ConfigDict()
+    r.steps_per_dispatch = 1  # 1-20 steps scanned in one call
+    r.log_every = log_every  # the collapse alarm looks at these averages
+    r.health_every = health_every
+    r.health_samples = 512  # images of the label-free health probe
+    r.checkpoint_every = checkpoint_every
+    r.keep_checkpoints = 2
+    r.deterministic = False  # GPU: bit-exact resume at some cost; a CPU always is
+    r.keep_host_memory = False  # CPU only: freed memory stays with the process; pays for steps above a second
+    r.tensorboard = True
+    return r
