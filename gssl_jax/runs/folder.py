@@ -17,7 +17,7 @@ from gssl_jax.knobs import flat
 from gssl_jax.runs import staleness
 from gssl_jax.training.metrics import cut_rows
 
-FREE = ("run",)
+FREE = ("run", "arms")
 """Groups that change nothing about results, so that a folder may go on with other values."""
 
 BOUND_IN_RUN = ("run.deterministic",)
@@ -89,8 +89,8 @@ class RunFolder:
     def claim(self, config: ConfigDict) -> str:
         """Makes the folder this run's, or finds that it is already; returns what changed in words, "" for nothing.
 
-        The configuration may change where nothing was trained with what changed: results of the shorter or other chain
-        are then put aside. Raises UserError where stages have become stale (naming the first differences and them), or
+        The configuration may change where nothing was trained with what changed: results of the shorter or other chain,
+        or of another way to judge, are then put aside. Raises UserError where stages have become stale (naming the first differences and them), or
         the folder holds files that are not a run's.
         """
         text, said = canonical(config), ""
@@ -108,6 +108,9 @@ class RunFolder:
                 )
             if number is not None and (shelf := staleness.put_aside(self.path, number)):
                 said = f"the chain changed: earlier results are in {shelf}"
+            elif number is None and not staleness.judged_alike(old, new):
+                shelf = staleness.put_aside(self.path, len(new["stages"]))
+                said = f"judged anew, by other settings: earlier results are in {shelf}" if shelf else ""
         elif self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
             raise UserError(f"{self.path} is not empty and not a run folder: choose another --workdir")
         self.path.mkdir(parents=True, exist_ok=True)

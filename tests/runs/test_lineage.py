@@ -29,7 +29,8 @@ def test_equal_arrays_have_equal_digests_and_every_difference_shows():
 
 def test_settings_have_one_digest_wherever_they_are_written():
     run = {"log_every": 1, "deterministic": False}
-    base = {"seed": 0, "stages": ["a"], "stage": {"a": {}}, "optim": {"rate": 0.1}, "run": run}
+    method = {"name": "moco"}
+    base = {"seed": 0, "stages": ["a"], "stage": {"a": {}}, "optim": {"rate": 0.1}, "method": method, "run": run}
     written = {**base, "optim": {"rate": 0.5}, "stage": {"a": {"optim": {"rate": 0.1}}}}
     assert lineage.settings_digest(base, "a") == lineage.settings_digest(written, "a")
     assert lineage.settings_digest(base, "a") == lineage.settings_digest({**base, "run": {**run, "log_every": 5}}, "a")

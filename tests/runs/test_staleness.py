@@ -12,11 +12,13 @@ from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.staleness import first_changed
 
 
-def config(stages=("base", "source", "target"), rate=0.1, **own):
+def config(stages=("base", "source", "target"), rate=0.1, points=9, method="moco", arm=("base",), **own):
     """`own` is what single stages change: target=dict(optim=...)."""
     names = {name: own.get(name, {}) for name in ("base", "source", "target", "other")}
     run = dict(log_every=10, deterministic=False)
-    return ConfigDict(dict(seed=0, stages=stages, stage=names, optim=dict(rate=rate, decay=0.0), run=run))
+    optim, evals = dict(rate=rate, decay=0.0), dict(which="student", data=dict(path="a"), knn=dict(k=3), points=points)
+    groups = dict(optim=optim, method=dict(name=method), evals=evals, arms=dict(one=arm))
+    return ConfigDict(dict(seed=0, stages=stages, stage=names, run=run, **groups))
 
 
 def plain(c):
@@ -35,10 +37,35 @@ def plain(c):
         (config(stages=("base", "source")), 2),
         (config(stages=("base", "source", "target", "other")), 3),
         (config(stages=("base", "target")), 1),
+        (config(points=8), None),  # nothing was chosen by how it is judged
+        (config(target=dict(evals=dict(points=8))), None),
+        (config(source=dict(evals=dict(which="teacher"))), 1),  # what it hands over
+        (config(source=dict(evals=dict(knn=dict(k=4)))), 1),
+        (config(arm=("target",)), None),
     ],
 )
 def test_the_first_stage_that_changed(changed, number):
     assert first_changed(plain(config()), plain(changed)) == number
+
+
+def test_labels_choose_a_state_by_every_setting_of_the_evaluation():
+    old, new = (plain(config(method="gated", points=points)) for points in (9, 8))
+    assert first_changed(old, new) == 0
+
+
+def test_another_way_to_judge_puts_the_results_aside_and_no_stage(tmp_path):
+    stages = ("base", "source", "target")
+    folder = trained(tmp_path / "run", config(), stages)
+    folder.pictures.write_bytes(b"old")
+    assert folder.claim(config(arm=())) == "" and folder.claim(config(source=dict(evals=dict(points=8)))) == ""
+    assert folder.report.exists()
+    assert "judged anew" in folder.claim(config(points=8))
+    assert sorted(p.name for p in (tmp_path / "run" / "stale-1").iterdir()) == [
+        "pictures.npz",
+        "report.html",
+        "results.json",
+    ]
+    assert len(list((tmp_path / "run" / "stages").iterdir())) == 3
 
 
 def trained(path, c, stages, finished=True):
