@@ -26,10 +26,13 @@ def base():
     c = ConfigDict()
     c.stages = ("target",)
     c.stage = ConfigDict({"target": ConfigDict()})
+    c.arms = ConfigDict()  # name -> stages, for python -m gssl_jax.arms
     c.seed = 0
 
     c.data = ConfigDict()
-    c.data.streams = ConfigDict({"train": dict(source="tfds", path="cifar10", split="train", size=0, ratio=1)})
+    c.data.streams = ConfigDict(
+        {"train": dict(source="tfds", path="cifar10", split="train", size=0, share=1.0, ratio=1)}
+    )
     # ratio: images of this stream for each one of optim.batch_size
     c.data.streams.train.subset = ConfigDict(
         dict(

@@ -27,10 +27,11 @@ def base():
     c = ConfigDict()
     c.stages = ("target",)
     c.stage = ConfigDict({"target": ConfigDict()})
+    c.arms = ConfigDict()  # name -> stages, for python -m gssl_jax.arms
     c.seed = 0
 
     c.data = ConfigDict()
-    images = dict(source="tfds", path="cifar10", split="train", size=0)
+    images = dict(source="tfds", path="cifar10", split="train", size=0, share=1.0)
     c.data.streams = ConfigDict(
         dict(
             labelled=dict(**images, ratio=1),  # images of a stream for each one of optim.batch_size

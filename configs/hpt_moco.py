@@ -6,11 +6,15 @@ presets
     imagenet    the recipe of HPT: ResNet-50 at 224 px, from scratch; steps=NUMBER (50, 500, 5000, 50000, ...)
     cifar10     CIFAR-10 through TFDS, ResNet-18, as MoCo's own CIFAR notebook
     photos      (default) the embedded photographs in colour, ResNet-14, 32 px: minutes on a laptop
+    earth       three data sets in a chain: photographs, then satellite images, then a relief of the same places;
+                steps=NUMBER of the last, augment=SET of presets.TRIALS, percent=NUMBER of its images
     tiny        a few steps on a toy network: does everything run?
     folder      path=DIR: your own images, in class folders or without labels; size=PIXELS, steps=NUMBER
 Every preset takes method=byol, and backbone=NAME: a ResNet, or a ViT such as vit_ti4 with the optimiser that it needs.
 
-Only the target stage is here. What is judged is the student, the encoder of the queries, as in both papers.
+A preset with a chain has the arms of the paper too, `python -m gssl_jax.arms --config=...`: the base as it is and with
+batch statistics of the target, the target from scratch, HPT, HPT-BN, and both with a source in between. What is judged
+is the student, the encoder of the queries, as in both papers.
 """
 
 from ml_collections import ConfigDict
@@ -42,10 +46,13 @@ def base():
     c = ConfigDict()
     c.stages = ("target",)
     c.stage = ConfigDict({"target": ConfigDict()})
+    c.arms = ConfigDict()  # name -> stages, for python -m gssl_jax.arms
     c.seed = 0
 
     c.data = ConfigDict()
-    c.data.streams = ConfigDict({"train": dict(source="tfds", path="imagenet2012", split="pretrain", size=0, ratio=1)})
+    c.data.streams = ConfigDict(
+        {"train": dict(source="tfds", path="imagenet2012", split="pretrain", size=0, share=1.0, ratio=1)}
+    )
     c.data.image_size = 224
     c.data.channels = 3
     c.data.crop = "host"  # device: views from one resident square canvas; host: from the original; auto: by size
@@ -239,6 +246,41 @@ def photos(c, backbone="resnet14", method="moco"):
         c.method.momentum.start = 0.97
 
 
+EARTH = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def earth(c, steps=200, augment="baseline", percent=100, backbone="resnet14", method="moco"):
+    """From photographs to satellite images to a shaded relief: 12 regions of the Earth have to be told apart.
+
+    Tiles are small: views are crops of one, and a sigma of 2 for 224 pixels would be .3 for theirs, which does nothing.
+    """
+    photos(c, backbone, method)
+    narrow = {name: dict(scale=tuple(view.scale), grey=view.grey) for name, view in c.method.augment.items()}
+    photographs = dict(
+        data=dict(
+            streams=dict(train=dict(source="photos", path="", share=1.0)),
+            canvas=c.data.canvas,
+            mean=tuple(c.data.mean),
+            std=tuple(c.data.std),
+        ),
+        method=dict(augment=narrow),
+        optim=dict(duration=400.0),
+    )
+    c.data.streams.train.update(dict(source="earth", path="shaded", size=0, share=percent / 100))
+    c.evals.data.update(dict(source="earth", path="shaded"))
+    c.data.canvas = 36
+    c.data.mean, c.data.std = EARTH["mean"], EARTH["std"]
+    for view in c.method.augment.values():
+        view.update(dict(scale=(0.3, 1.0), grey=0.2))
+        view.blur.update(dict(probability=0.5, sigma=(0.1, 1.0)))
+    presets.leave_out(c.method.augment, augment)
+    c.optim.duration = float(steps)
+    satellite = dict(
+        data=dict(streams=dict(train=dict(path="bluemarble", share=1.0)), **EARTH), optim=dict(duration=400.0)
+    )
+    presets.hierarchy(c, base=photographs, source=satellite)
+
+
 def tiny(c, backbone="resnet14", method="moco"):
     """The whole path in seconds; its scores mean nothing."""
     photos(c, backbone, method)
@@ -251,6 +293,9 @@ def tiny(c, backbone="resnet14", method="moco"):
     c.evals.linear.update(dict(l2_grid=(1e-4, 1e-2), max_iterations=50))
     c.evals.tsne_points = 100
     c.evals.pixel_side = 8
+    short = dict(optim=dict(duration=4.0))
+    presets.hierarchy(c, base=short, source=short)
+    c.stages = ("target",)
     c.run.log_every = 2
     c.run.health_every = 4
     c.run.checkpoint_every = 4
@@ -274,7 +319,14 @@ def folder(c, path, size=64, steps=2000, backbone="resnet14", method="moco"):
     use(c, backbone, method)
 
 
-PRESETS = {"photos": photos, "imagenet": imagenet, "cifar10": cifar10, "tiny": tiny, "folder": folder}
+PRESETS = {
+    "photos": photos,
+    "imagenet": imagenet,
+    "cifar10": cifar10,
+    "earth": earth,
+    "tiny": tiny,
+    "folder": folder,
+}
 
 
 def get_config(argument="photos"):

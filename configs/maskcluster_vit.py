@@ -41,10 +41,13 @@ def base():
     c = ConfigDict()
     c.stages = ("target",)  # the chain of stages; `stage.<name>` holds what each changes
     c.stage = ConfigDict({"target": ConfigDict()})
+    c.arms = ConfigDict()  # name -> stages, for python -m gssl_jax.arms
     c.seed = 0
 
     c.data = ConfigDict()
-    c.data.streams = ConfigDict({"train": dict(source="tfds", path="imagenet2012", split="pretrain", size=0, ratio=1)})
+    c.data.streams = ConfigDict(
+        {"train": dict(source="tfds", path="imagenet2012", split="pretrain", size=0, share=1.0, ratio=1)}
+    )
     # ratio: images of this stream for each one of optim.batch_size
     c.data.image_size = 224
     c.data.channels = 3
@@ -189,7 +192,7 @@ def photos(c, channels=1):
     small(c)
     grey = channels == 1
     canvas = 64 if grey else 128
-    c.data.streams.train = ConfigDict(dict(source="photos", path="", split="pretrain", size=4096, ratio=1))
+    c.data.streams.train = ConfigDict(dict(source="photos", path="", split="pretrain", size=4096, share=1.0, ratio=1))
     c.evals.data = ConfigDict(dict(source="photos", path="", train="train", test="test", resize=32))
     c.data.channels = channels
     c.data.canvas = canvas
@@ -247,7 +250,7 @@ def tiny(c):
 
 def cifar10(c):
     """CIFAR-10 at 32 px, ViT-Ti/4, crops on the device."""
-    c.data.streams.train = ConfigDict(dict(source="tfds", path="cifar10", split="pretrain", size=0, ratio=1))
+    c.data.streams.train = ConfigDict(dict(source="tfds", path="cifar10", split="pretrain", size=0, share=1.0, ratio=1))
     c.evals.data = ConfigDict(dict(source="tfds", path="cifar10", train="train", test="test", resize=32))
     c.data.mean, c.data.std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
     c.data.crop = "auto"
@@ -271,7 +274,7 @@ def folder(c, path, size=64, backbone="vit_micro8"):
     """Any folder of images; 64 px and a small network run on a laptop, size=224,backbone=vit_s16 wants a GPU."""
     small(c)
     patch = presets.known_vit(backbone)["patch"]
-    c.data.streams.train = ConfigDict(dict(source="folder", path=path, split="pretrain", size=0, ratio=1))
+    c.data.streams.train = ConfigDict(dict(source="folder", path=path, split="pretrain", size=0, share=1.0, ratio=1))
     c.evals.data = ConfigDict(dict(source="folder", path=path, train="train", test="test", resize=size * 8 // 7))
     c.data.canvas = size * 2
     use_backbone(c, backbone)

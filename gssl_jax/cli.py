@@ -35,23 +35,25 @@ class Options(NamedTuple):
 
     config: ConfigDict
     workdir: Path
-    redo: str
+    more: dict[str, str]
 
 
-def parse(argv: Sequence[str]) -> Options | None:
+def parse(argv: Sequence[str], usage: str = USAGE, more: Sequence[str] = ("redo",)) -> Options | None:
     """The options of `argv` (program name first), or None after printing the help.
 
+    `more` are the flags of the entry point beside --config, --workdir, --debug and --help; those not given are empty.
     Raises UserError for a flag, key, preset or value that is not known, naming the nearest one.
     """
     if "--help" in argv or "-h" in argv or len(argv) == 1:
-        print(USAGE, end="")
+        print(usage, end="")
         return None
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "the recipe", flag_values=values)
     flags.DEFINE_string("workdir", "", "the run folder", flag_values=values)
-    flags.DEFINE_string("redo", "", "the stage to train anew", flag_values=values)
+    for name in more:
+        flags.DEFINE_string(name, "", "", flag_values=values)
     flags.DEFINE_boolean("debug", False, "traceback on errors", flag_values=values)
-    recipe = check_flags(argv)
+    recipe = check_flags(argv, more)
     try:
         left = read(values, argv)
         config: Any = values["config"].value
@@ -66,7 +68,7 @@ def parse(argv: Sequence[str]) -> Options | None:
     path, _, preset = recipe.partition(":")
     named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
     default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)
-    return Options(config, Path(workdir) if workdir else default, str(values["redo"].value))
+    return Options(config, Path(workdir) if workdir else default, {name: str(values[name].value) for name in more})
 
 
 def words_and_values(
@@ -103,9 +105,12 @@ def read(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
         sys.argv = before
 
 
-def check_flags(argv: Sequence[str]) -> str:
-    """The recipe `FILE[:preset]`. Raises UserError where there is none, or no such file, or a flag is not known."""
-    recipe = ""
+def check_flags(argv: Sequence[str], more: Sequence[str]) -> str:
+    """The recipe `FILE[:preset]`; `more` as in `parse`.
+
+    Raises UserError where there is none, or no such file, or a flag is not known.
+    """
+    recipe, own = "", [f"--{name}" for name in more]
     arguments = iter(argv[1:])
     for argument in arguments:
         name, separator, value = argument.partition("=")
@@ -113,8 +118,8 @@ def check_flags(argv: Sequence[str]) -> str:
             continue
         if name == "--config":
             recipe = value if separator else next(arguments, "")
-        elif not name.startswith("--config.") and name not in ("--workdir", "--redo", "--debug", "--nodebug"):
-            raise unknown("flag", name, ("--config", "--config.KEY", "--workdir", "--redo", "--debug", "--help"))
+        elif not name.startswith("--config.") and name not in ("--workdir", *own, "--debug", "--nodebug"):
+            raise unknown("flag", name, ("--config", "--config.KEY", "--workdir", *own, "--debug", "--help"))
     if not recipe:
         raise UserError("no recipe: give --config=configs/maskcluster_vit.py")
     path = Path(recipe.partition(":")[0])

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(argv)
         if options is None:
             return 0
-        return train_and_report(options.config, options.workdir, console, options.redo)
+        return train_and_report(options.config, options.workdir, console, options.more["redo"])
     except UserError as problem:
         if debug:
             raise

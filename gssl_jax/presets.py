@@ -1,4 +1,4 @@
-"""What recipes share: how `:preset,key=value` is read, the groups `evals` and `run`, the vision transformers by name.
+"""What recipes share: how `:preset,key=value` is read, the groups `evals` and `run`, HPT's chains, the transformers.
 
 A preset is a function that changes a configuration; its parameters after the first are its options, with their
 defaults. A recipe imports nothing but this file and ml_collections.
@@ -6,8 +6,11 @@ defaults. A recipe imports nothing but this file and ml_collections.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -153,3 +156,73 @@ def running(log_every: int, health_every: int, checkpoint_every: int) -> ConfigD
     r.keep_host_memory = False  # CPU only: freed memory stays with the process; pays for steps above a second
     r.tensorboard = True
     return r
+
+
+TRIALS = {
+    "baseline": (),
+    "no_grey": ("grey",),
+    "no_colour": ("jitter",),  # and grey stays: not nested with the one before
+    "crop_blur": ("grey", "jitter", "flip"),
+    "crop": ("grey", "jitter", "flip", "blur"),
+}
+"""What HPT's five sets of augmentation leave out (arXiv 2103.12718, its study of robustness), in its order."""
+
+
+def leave_out(views: Mapping[str, ConfigDict], trial: str) -> None:
+    """Turns off in every view of `method.augment` what the set `trial` leaves out; UserError for an unknown one."""
+    if trial not in TRIALS:
+        raise unknown("set of augmentations", trial, TRIALS)
+    for view in views.values():
+        for name in TRIALS[trial]:
+            if name in ("jitter", "blur"):
+                view[name].probability = 0.0
+            else:
+                view[name] = 0.0
+
+
+def hierarchy(c: ConfigDict, base: Mapping[str, Any] | None, source: Mapping[str, Any] | None) -> None:
+    """HPT's stages and arms (arXiv 2103.12718, section 3), around a recipe that trains on the target from scratch.
+
+    `base` and `source` are what these stages change against the target; without `base` the arms start from the file
+    of `backbone.weights`, and without `source` those that pass through one are left out. As the paper's, a base on its
+    own is judged on the target, as it is and with the batch statistics of the target's images. The stage `norm` trains
+    the norms alone (HPT-BN).
+    """
+    scratch = {"backbone": {"weights": ""}}
+    stages: dict[str, Any] = {
+        "target": {},
+        "scratch": scratch,
+        "norm": {"optim": {"trains": "norm"}},
+        "judged": {"optim": {"duration": 0.0}},
+        "refreshed": {"optim": {"duration": 0.0}, "evals": {"statistics": "refreshed"}},
+    }
+    first: tuple[str, ...] = ()
+    if base is not None:
+        stages["base"], first = {**base}, ("base",)
+    arms = {
+        "base": (*first, "judged"),
+        "base_refreshed": (*first, "refreshed"),
+        "target": ("scratch",),
+        "hpt": (*first, "target"),
+        "hpt_bn": (*first, "norm"),
+    }
+    if source is not None:
+        stages["source"] = {**source}
+        arms["base_source"] = (*first, "source", "judged")
+        arms["base_source_target"] = (*first, "source", "target")
+    if c.backbone.kind == "vit":
+        del arms["base_refreshed"], stages["refreshed"]
+    c.stages = (*first, *(("source",) if source is not None else ()), "target")
+    c.stage = ConfigDict(stages)
+    c.arms = ConfigDict(arms)
+
+
+def sibling(recipe: str, name: str) -> ModuleType:
+    """Another recipe of the same folder, for one that is built on it; `recipe` is the `__file__` of the latter."""
+    path = Path(recipe).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise UserError(f"{Path(recipe).name} is built on {path}, which is not there: keep them in one folder")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -144,7 +144,17 @@ def test_a_config_imports_only_ml_collections_and_presets():
     allowed = {"ml_collections.ConfigDict", "gssl_jax.presets", "__future__.annotations"}
     assert {name: modules for name, modules in found.items() if not modules <= allowed} == {}
     modules = {name.split(".")[0] for name in imports_of(PACKAGE / "presets.py")}
-    assert modules <= {"__future__", "collections", "inspect", "typing", "ml_collections", "gssl_jax"}
+    assert modules <= {
+        "__future__",
+        "collections",
+        "importlib",
+        "inspect",
+        "pathlib",
+        "types",
+        "typing",
+        "ml_collections",
+        "gssl_jax",
+    }
 
 
 def test_files_are_one_sitting_and_none_is_called_utils():

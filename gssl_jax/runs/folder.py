@@ -90,8 +90,8 @@ class RunFolder:
         """Makes the folder this run's, or finds that it is already; returns what changed in words, "" for nothing.
 
         The configuration may change where nothing was trained with what changed: results of the shorter or other chain,
-        or of another way to judge, are then put aside. Raises UserError where stages have become stale (naming the first differences and them), or
-        the folder holds files that are not a run's.
+        or of another way to judge, are then put aside. Raises UserError where stages have become stale (naming the
+        first differences and them), or the folder holds files that are not a run's.
         """
         text, said = canonical(config), ""
         if self.config.exists():

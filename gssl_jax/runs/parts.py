@@ -181,15 +181,15 @@ def same_images(config: ConfigDict, one: str, other: str) -> bool:
     """Whether two streams are the same images under the same numbers. Raises UserError where they are different parts
     of the same images: the images for validation could not be kept out of the other."""
     settings = [config.data.streams[name].copy_and_resolve_references() for name in (one, other)]
-    sizes = [stream.size for stream in settings]
+    sizes = [(stream.size, stream.share) for stream in settings]
     for stream in settings:
-        stream.size = 0
+        stream.size, stream.share = 0, 1.0
     whole, again = (open_source(stream, stream.split, config.data).fingerprint() for stream in settings)
     if whole == again and sizes[0] != sizes[1]:
         raise UserError(
-            f"data.streams.{other}.size={sizes[1]} and data.streams.{one}.size={sizes[0]} are different parts of the "
-            f"same images, so that those for validation cannot be left out: set "
-            f"--config.data.streams.{other}.size={sizes[0]}"
+            f"data.streams.{other} has size and share {sizes[1]} and data.streams.{one} has {sizes[0]}: they are "
+            f"different parts of the same images, so that those for validation cannot be left out: set "
+            f"--config.data.streams.{other}.size={sizes[0][0]} and .share={sizes[0][1]}"
         )
     return whole == again
 
@@ -281,13 +281,14 @@ def labels_to_check(source: Source, settings: ConfigDict) -> np.ndarray:
 
 
 def make_clock(optim: ConfigDict, images: int) -> Clock:
-    """Durations in steps. Raises UserError for a unit that is not known and a stage without a step."""
+    """Durations in steps. Raises UserError for a unit that is not known, and for a stage of less than one step that
+    does not say 0: it only judges what it was handed."""
     if optim.unit not in UNITS:
         raise unknown("optim.unit", optim.unit, UNITS)
     unit = 1 if optim.unit == "step" else max(1, images // optim.batch_size)
     clock = Clock(total=round(optim.duration * unit), unit=unit)
-    if clock.total < 1:
-        raise UserError(f"optim.duration={optim.duration} {optim.unit}s is less than one step: make it longer")
+    if clock.total < 1 and optim.duration != 0:
+        raise UserError(f"optim.duration={optim.duration} {optim.unit}s is less than one step: make it longer, or 0.0")
     return clock
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 
 from gssl_jax import errors
+from gssl_jax.errors import UserError
 
 
 class Sample(TypedDict):
@@ -78,16 +79,24 @@ KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
 
 
 def open_source(settings: Any, split: str, data: Any) -> Source:
-    """The source that `settings` (`source`, `path` and, for a stream, `size`) names; `data` is `config.data`.
+    """The source that `settings` (`source`, `path` and, for a stream, `size` and `share`) names; `data` is
+    `config.data`.
 
     A `size` of n keeps the first n of a permutation seeded by `data.seed` (for the pretraining squares of `photos`
-    it is their number instead). Raises `UserError` for an unknown kind and for whatever the kind itself refuses.
+    it is their number instead), a `share` below 1 that part of them. Raises `UserError` for an unknown kind, a share
+    outside (0, 1] and whatever the kind itself refuses.
     """
     if settings.source not in KINDS:
         raise errors.unknown("data source", settings.source, KINDS)
     source = KINDS[settings.source](settings, split, data)
-    size = _size(settings)
-    if size == 0 or (settings.source == "photos" and split == "pretrain"):
+    size, share = _size(settings), float(settings.share) if "share" in settings else 1.0
+    if not 0.0 < share <= 1.0:
+        raise UserError(f"the share of the images of a stream must lie in (0, 1], not {share}")
+    if settings.source == "photos" and split == "pretrain":
+        size = 0
+    if share < 1.0:
+        size = max(1, round(share * (size or len(source))))
+    if size == 0:
         return source
     from gssl_jax.data import subsets
     from gssl_jax.data.sources.subset import Subset
