@@ -57,10 +57,10 @@ def run(config, names: Sequence[str], workdir: Path, shared: Path, console: Cons
     chains = arms.chosen(config, names)
     for stage in dict.fromkeys(stage for arm in chains.values() for stage in arm.stages):
         assemble(stage_config(config, stage))
-    with arms.held(shared):
-        for place, (name, arm) in enumerate(chains.items(), 1):
-            console.rule(f"arm {place} of {len(chains)}: {name} ({' > '.join(arm.stages)})")
-            folder = RunFolder(workdir / name)
+    for number, (name, arm) in enumerate(chains.items(), 1):
+        console.rule(f"arm {number} of {len(chains)}: {name} ({' > '.join(arm.stages)})")
+        folder, stages = RunFolder(workdir / name), arms.places(arm, shared)
+        with arms.held(stages):
             if said := arms.prepare(arm, folder, shared):
                 console.print(said, style="yellow", highlight=False)
             try:
@@ -69,6 +69,7 @@ def run(config, names: Sequence[str], workdir: Path, shared: Path, console: Cons
                 arms.share(folder)
             if code:
                 return code
+            arms.close(stages)
     if len(chains) > 1:
         compare({name: workdir / name for name in chains}, workdir / "compare", console)
     return 0

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from gssl_jax.runs.folder import RunFolder, canonical, write_atomically
 from gssl_jax.runs.lineage import settings_digest
 from gssl_jax.training.metrics import append_rows, cut_rows, read_rows
 
-ROWS = "metrics.jsonl"
-"""What a stage logged, beside its checkpoints, for the arms that did not train it."""
+ROWS, OVER = "metrics.jsonl", "over"
+"""Beside the checkpoints of a stage: what it logged, for the arms that did not train it, and the mark that it ended."""
 
 
 def chosen(config: ConfigDict, names: Sequence[str]) -> dict[str, ConfigDict]:
@@ -63,17 +63,30 @@ def places(config: ConfigDict, shared: Path) -> list[Path]:
 
 
 @contextmanager
-def held(shared: Path) -> Iterator[None]:
-    """Keeps other processes from training the same stages. Raises UserError where one is at it."""
-    shared.mkdir(parents=True, exist_ok=True)
-    with (shared / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process trains the stages in {shared}: wait for it, or give another --workdir"
-            ) from None
+def held(stages: Sequence[Path]) -> Iterator[None]:
+    """Keeps other processes from training the same stages; those that are over may be read by any number of them.
+
+    Raises UserError where another process is at one of them.
+    """
+    with ExitStack() as stack:
+        for place in stages:
+            if (place / OVER).exists():
+                continue
+            place.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((place / "lock").open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process trains the stage in {place}: wait for it, or give another --workdir"
+                ) from None
         yield
+
+
+def close(stages: Sequence[Path]) -> None:
+    """Says of stages that they are over."""
+    for place in stages:
+        (place / OVER).touch()
 
 
 def prepare(config: ConfigDict, folder: RunFolder, shared: Path) -> str:

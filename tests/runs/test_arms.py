@@ -114,11 +114,16 @@ def test_a_stage_that_was_trained_elsewhere_is_not_overwritten(tmp_path):
 
 
 def test_two_processes_do_not_train_the_same_stages(tmp_path):
-    with arms.held(tmp_path):
-        with pytest.raises(UserError, match="another process trains the stages"):
-            with arms.held(tmp_path):
+    first, second = tmp_path / "1-base", tmp_path / "2-target"
+    with arms.held([first]):
+        with arms.held([second]):
+            pass
+        with pytest.raises(UserError, match="another process trains the stage in .*1-base"):
+            with arms.held([second, first]):
                 pass
-    with arms.held(tmp_path):  # and it is free again
+    with arms.held([first, second]):  # both are free again
+        arms.close([first])
+    with arms.held([first]), arms.held([first]):  # what is over may be read by many
         pass
 
 
