@@ -47,12 +47,14 @@ def earth(c, steps=300, percent=100):
     c.data.streams.train.update(dict(source="earth", path="shaded", size=0, share=percent / 100))
     c.evals.data.update(dict(source="earth", path="shaded"))
     c.data.canvas = 36
-    c.data.mean, c.data.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    c.data.mean, c.data.std = (0.68, 0.72, 0.67), (0.12, 0.07, 0.08)
     for name, view in c.method.augment.items():
         view.update(dict(scale=(0.1, 0.3) if name == "local" else (0.3, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5))
     c.optim.duration = float(steps)
     satellite = dict(
-        data=dict(streams=dict(train=dict(path="bluemarble", share=1.0))),
+        data=dict(
+            streams=dict(train=dict(path="bluemarble", share=1.0)), mean=(0.37, 0.35, 0.24), std=(0.25, 0.22, 0.24)
+        ),
         optim=dict(duration=400.0),
     )
     presets.hierarchy(c, base=photographs, source=satellite)

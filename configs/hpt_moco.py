@@ -246,7 +246,8 @@ def photos(c, backbone="resnet14", method="moco"):
         c.method.momentum.start = 0.97
 
 
-EARTH = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+MARBLE = dict(mean=(0.37, 0.35, 0.24), std=(0.25, 0.22, 0.24))  # of the tiles with a label, as the next
+SHADED = dict(mean=(0.68, 0.72, 0.67), std=(0.12, 0.07, 0.08))
 
 
 def earth(c, steps=200, augment="baseline", percent=100, backbone="resnet14", method="moco"):
@@ -269,14 +270,14 @@ def earth(c, steps=200, augment="baseline", percent=100, backbone="resnet14", me
     c.data.streams.train.update(dict(source="earth", path="shaded", size=0, share=percent / 100))
     c.evals.data.update(dict(source="earth", path="shaded"))
     c.data.canvas = 36
-    c.data.mean, c.data.std = EARTH["mean"], EARTH["std"]
+    c.data.update(SHADED)
     for view in c.method.augment.values():
         view.update(dict(scale=(0.3, 1.0), grey=0.2))
         view.blur.update(dict(probability=0.5, sigma=(0.1, 1.0)))
     presets.leave_out(c.method.augment, augment)
     c.optim.duration = float(steps)
     satellite = dict(
-        data=dict(streams=dict(train=dict(path="bluemarble", share=1.0)), **EARTH), optim=dict(duration=400.0)
+        data=dict(streams=dict(train=dict(path="bluemarble", share=1.0)), **MARBLE), optim=dict(duration=400.0)
     )
     presets.hierarchy(c, base=photographs, source=satellite)
 

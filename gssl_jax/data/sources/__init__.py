@@ -58,6 +58,12 @@ def _digits(settings: Any, split: str, data: Any) -> Source:
     return packaged.Digits(split, data)
 
 
+def _earth(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import earth
+
+    return earth.open_earth(settings.path, split, data)
+
+
 def _folder(settings: Any, split: str, data: Any) -> Source:
     from gssl_jax.data.sources import folder
 
@@ -73,6 +79,7 @@ def _tfds(settings: Any, split: str, data: Any) -> Source:
 KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
     "photos": _photos,
     "digits": _digits,
+    "earth": _earth,
     "folder": _folder,
     "tfds": _tfds,
 }
