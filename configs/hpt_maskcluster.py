@@ -37,11 +37,7 @@ def earth(c, steps=300, percent=100):
             mean=tuple(c.data.mean),
             std=tuple(c.data.std),
         ),
-        method=dict(
-            augment={
-                n: dict(scale=tuple(v.scale), ratio=tuple(v.ratio), flip=v.flip) for n, v in c.method.augment.items()
-            }
-        ),
+        method=dict(augment=c.method.augment.to_dict()),
         optim=dict(duration=400.0),
     )
     c.data.streams.train.update(dict(source="earth", path="shaded", size=0, share=percent / 100))
