@@ -177,7 +177,7 @@ def base():
     o.beta2 = 0.999
     o.clip_norm = 0.0
     o.freeze_prototypes = 0.0
-    o.freeze_backbone = 0.0  # in optim.unit: new heads warm up on a backbone from elsewhere
+    o.freeze_backbone = -1.0  # in optim.unit: new heads warm up; -1.0: 1/20 of a stage from backbone.weights, else 0
     o.trains = "all"  # all | norm (HPT-BN) | last_k | heads: what of the backbone learns
     o.last_blocks = 0  # last_k: blocks, the norm after them included
 
@@ -185,6 +185,8 @@ def base():
     c.evals.every = 5.0  # in optim.unit: validation
     c.evals.attacks.pgd20 = ConfigDict(dict(epsilon=8 / 255, step_size=2 / 255, steps=20))
     c.evals.attacks.pgd100 = ConfigDict(dict(epsilon=8 / 255, step_size=0.3 / 255, steps=100))
+
+    c.continuation = presets.continuation()
 
     c.run = presets.running(log_every=50, health_every=500, checkpoint_every=1000)
     return c

@@ -176,12 +176,14 @@ def base():
     o.beta2 = 0.999
     o.clip_norm = 0.0
     o.freeze_prototypes = 0.0
-    o.freeze_backbone = 0.0  # in optim.unit: new heads warm up on a backbone from elsewhere
+    o.freeze_backbone = -1.0  # in optim.unit: new heads warm up; -1.0: 1/20 of a stage from backbone.weights, else 0
     o.trains = "all"  # all | norm (HPT-BN) | last_k | heads: what of the backbone learns
     o.last_blocks = 0  # last_k: blocks, the norm after them included
 
     c.evals = presets.labelled_evaluation("tfds", "cifar10", test="test", resize=32)
     c.evals.every = 10000.0  # in optim.unit: validation
+
+    c.continuation = presets.continuation()
 
     c.run = presets.running(log_every=100, health_every=5000, checkpoint_every=5000)
     return c

@@ -134,12 +134,14 @@ def base():
     o.nesterov = False
     o.clip_norm = 3.0  # global norm [MSN]; 0 = off
     o.freeze_prototypes = 1.0  # both cluster layers [DINO]
-    o.freeze_backbone = 0.0  # in optim.unit: new heads warm up on a backbone from elsewhere
+    o.freeze_backbone = -1.0  # in optim.unit: new heads warm up; -1.0: 1/20 of a stage from backbone.weights, else 0
     o.trains = "all"  # all | norm (HPT-BN) | last_k | heads: what of the backbone learns
     o.last_blocks = 0  # last_k: blocks, the norm after them included
 
     c.evals = presets.evaluation("tfds", "imagenet2012", train="train", test="validation", resize=256)
     c.evals.lowshot.feature = "cls_prenorm"
+
+    c.continuation = presets.continuation()
 
     c.run = presets.running(log_every=20, health_every=50, checkpoint_every=1000)
     return c

@@ -24,7 +24,6 @@ USAGE = """usage: python -m gssl_jax.arms --config=FILE[:preset] [--arms=A,B] [-
 A stage that several arms begin with is trained once. The same command goes on where it stopped; an arm that is finished
 is left alone. At the end compare/compare.html lays all of them side by side.
 """
-EXIT_REFUSED = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as problem:
         if "--debug" in argv:
             raise
-        return refuse(problem, EXIT_REFUSED)
+        return refuse(problem)
 
 
 def run(config, names: Sequence[str], workdir: Path, shared: Path, console: Console) -> int:

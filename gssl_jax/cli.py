@@ -26,6 +26,8 @@ USAGE = """usage: python -m gssl_jax.main --config=FILE[:preset[,key=value ...]]
 """
 
 
+EXIT_REFUSED = 2
+
 OFFERED = 8
 """Keys named beside the nearest one."""
 
@@ -170,7 +172,7 @@ def nearest_keys(key: str, known: dict[str, object]) -> list[str]:
     return difflib.get_close_matches(key, among, n=OFFERED, cutoff=0.0)
 
 
-def refuse(problem: UserError, code: int) -> int:
-    """Prints the error as one line and returns the exit code."""
+def refuse(problem: UserError) -> int:
+    """Prints the error as one line and returns `EXIT_REFUSED`."""
     print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
-    return code
+    return EXIT_REFUSED

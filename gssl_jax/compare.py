@@ -18,7 +18,6 @@ USAGE = """usage: python -m gssl_jax.compare RUN RUN [RUN ...] [--out=DIR]
   --debug    a traceback where something is refused
   --help     this text
 """
-EXIT_REFUSED = 2
 
 
 class Options(NamedTuple):
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as problem:
         if "--debug" in argv:
             raise
-        return refuse(problem, EXIT_REFUSED)
+        return refuse(problem)
 
 
 def parse(argv: Sequence[str]) -> Options | None:

@@ -16,7 +16,6 @@ USAGE = """usage: python -m gssl_jax.dataset statistics --config=FILE[:preset] [
   --config=FILE    the recipe that names the data, e.g. configs/maskcluster_vit.py:folder,path=DIR
   --images=N       of so many images, evenly spaced (0 or without it: all)
 """
-EXIT_REFUSED = 2
 COMMANDS = ("statistics",)
 
 
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             statistics(options.config, int(counts[-1]) if counts else 0)
         return 0
     except UserError as problem:
-        return refuse(problem, EXIT_REFUSED)
+        return refuse(problem)
 
 
 def statistics(config, count: int) -> None:

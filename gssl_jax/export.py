@@ -22,6 +22,7 @@ from gssl_jax.errors import UserError, unknown
 from gssl_jax.interop import graphs, save
 from gssl_jax.interop.load import load_backbone
 from gssl_jax.models.build import Backbone
+from gssl_jax.runs import continuation
 from gssl_jax.runs.evaluation import floats, spread
 from gssl_jax.runs.folder import RunFolder, write_atomically
 from gssl_jax.runs.parts import Parts, assemble, stage_config
@@ -41,7 +42,6 @@ USAGE = """usage: python -m gssl_jax.export RUN --format=FORMAT [--out=FILE] [--
 """
 
 FORMATS = ("safetensors", "stablehlo", "onnx")
-EXIT_REFUSED = 2
 CHECKED = 8
 """Images that a file is checked on before it gets its name."""
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as problem:
         if "--debug" in argv:
             raise
-        return refuse(problem, EXIT_REFUSED)
+        return refuse(problem)
 
 
 def export(run: Path, form: str, out: Path, feature: str, console: Console) -> float:
@@ -131,7 +131,7 @@ def restore(run: Path) -> Chosen:
         version = results["run"]["versions"]["gssl_jax"]
         words = " ".join(str(problem).split())[:80]
         raise UserError(f"{folder.config} cannot be used here ({words}); the run is of version {version}") from problem
-    step, params, state = stored(folder, number, stage)
+    step, params, state = stored(folder, number, stage, results["run"]["selected_step"])
     if step != results["run"]["selected_step"]:
         raise UserError(
             f"{run} holds the weights of step {step} and its results are of step {results['run']['selected_step']}: "
@@ -141,12 +141,13 @@ def restore(run: Path) -> Chosen:
     return Chosen(parts, dict(variables), step, some_images(parts))
 
 
-def stored(folder: RunFolder, number: int, stage: str) -> tuple[int, Any, Any]:
-    """Step, params and method state of the best checkpoint, where validation images chose one, else of the last."""
-    places = [place for place in (folder.best(number, stage), folder.checkpoints(number, stage)) if place.is_dir()]
-    for place in places:
+def stored(folder: RunFolder, number: int, stage: str, wanted: int) -> tuple[int, Any, Any]:
+    """Step, params and method state of the checkpoint that validation images, or the watch, chose at step `wanted`,
+    else of the last one."""
+    last, watched = folder.checkpoints(number, stage), continuation.best(folder.stage(number, stage))
+    for place in [place for place in (folder.best(number, stage), watched, last) if place.is_dir()]:
         with Checkpoints(place, 1) as checkpoints:
-            if checkpoints.latest is not None:
+            if checkpoints.latest == wanted or (place == last and checkpoints.latest is not None):
                 return checkpoints.restore_weights(jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0]))
     raise UserError(f"{folder.path} holds no checkpoint of its stage {stage}")
 

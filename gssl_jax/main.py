@@ -14,8 +14,6 @@ from gssl_jax.cli import parse, refuse
 from gssl_jax.errors import UserError
 from gssl_jax.training.host_memory import keep_freed_memory
 
-EXIT_REFUSED = 2
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the recipe of the command line; returns the exit code (0 finished, 2 refused, 128 + n on signal n)."""
@@ -30,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as problem:
         if debug:
             raise
-        return refuse(problem, EXIT_REFUSED)
+        return refuse(problem)
     except KeyboardInterrupt:  # before or after the training, which saves by itself
         console.print("interrupted; what was saved stays, the same command goes on there")
         return 128 + signal.SIGINT
@@ -51,7 +49,7 @@ def train_and_report(config, workdir: Path, console: Console, redo: str = "") ->
     if redo:
         console.print(folder.redo(redo), highlight=False)
     if folder.report.exists():
-        tell(folder.claim(config), console)
+        chain.claim(config, folder, console)
     results = folder.read_results()
     if results is not None and folder.report.exists():
         console.print(f"{workdir} is finished; its results:", highlight=False)
@@ -67,12 +65,6 @@ def train_and_report(config, workdir: Path, console: Console, redo: str = "") ->
         console.print(console_table(results))
     console.print(f"report: {folder.report}", highlight=False)
     return 0
-
-
-def tell(words: str, console: Console) -> None:
-    """Prints what there is to say, if anything."""
-    if words:
-        console.print(words, style="yellow", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What recipes share: how `:preset,key=value` is read, the groups `evals` and `run`, HPT's chains, the transformers.
+"""What recipes share: how `:preset,key=value` is read, groups such as `evals` and `run`, HPT's chains, transformers.
 
 A preset is a function that changes a configuration; its parameters after the first are its options, with their
 defaults. A recipe imports nothing but this file and ml_collections.
@@ -141,6 +141,22 @@ def labelled_evaluation(source: str, path: str, test: str, resize: int) -> Confi
     e.lowshot.shots = ()
     e.pixel_side = 32
     return e
+
+
+def continuation() -> ConfigDict:
+    """The group `continuation`: what watches over a stage that starts from weights or from the stage before.
+
+    A score of the backbone as it is judged, on training images of the evaluation; a fall stops the stage.
+    """
+    w = ConfigDict()
+    w.watch = "auto"  # knn | health | off; auto: knn where the evaluation images have labels, else health
+    w.every = 0.05  # share of the stage between looks
+    w.images = 1000  # at most so many; knn: half of them known, half asked about, equally of every class
+    w.margin = 0.05  # knn: fall of the accuracy below the best look, that is no longer chance, that counts
+    w.rank_share = 0.5  # health: effective rank below this share of that at the start counts
+    w.patience = 2  # looks in a row that count until the stage stops
+    w.restore = True  # what is judged and handed on is the best look then, the untouched start included
+    return w
 
 
 def running(log_every: int, health_every: int, checkpoint_every: int) -> ConfigDict:

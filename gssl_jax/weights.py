@@ -23,8 +23,6 @@ USAGE = """usage: python -m gssl_jax.weights FILE [--layout=NAME]
   --help          this text
 """
 
-EXIT_REFUSED = 2
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the account of a file; returns the exit code (0 read, 2 refused)."""
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as problem:
         if "--debug" in argv:
             raise
-        return refuse(problem, EXIT_REFUSED)
+        return refuse(problem)
 
 
 def show(path: Path, layout: str, console: Console) -> None:

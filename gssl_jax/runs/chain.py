@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from gssl_jax.errors import UserError
-from gssl_jax.runs import lineage
+from gssl_jax.runs import continuation, lineage
 from gssl_jax.runs.console import report_unreadable
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder
@@ -43,9 +43,8 @@ def run(config: ConfigDict, folder: RunFolder, console: Console) -> Finished | I
     """
     if not config.stages:
         raise UserError("config.stages is empty: name at least one stage")
-    chain = [(k, name, assemble(stage_config(config, name))) for k, name in enumerate(config.stages)]
-    if said := folder.claim(config):
-        console.print(said, style="yellow", highlight=False)
+    chain = [(k, name, assembled(config, k, name)) for k, name in enumerate(config.stages)]
+    claim(config, folder, console)
     handed = outcome = None
     settings, begun = folder.read_config(), []
     for number, name, parts in chain:
@@ -53,7 +52,7 @@ def run(config: ConfigDict, folder: RunFolder, console: Console) -> Finished | I
         lineage.write(folder.stage(number, name) / "lineage.json", begun[-1])
         lineage.write(folder.lineage, {"stages": begun})
         judge = Judge(parts, config.seed)
-        outcome = run_stage(parts, number, name, folder, judge, console, handed)
+        outcome = run_stage(parts, number, name, folder, judge, console, handed, judged=number == len(chain) - 1)
         if outcome.signal:
             return Interrupted(outcome.signal, int(outcome.state.step))
         end = outcome.selected
@@ -61,6 +60,21 @@ def run(config: ConfigDict, folder: RunFolder, console: Console) -> Finished | I
         handed = Handed(name, judged, end.params, end.method_state)
     assert outcome is not None
     return conclude(config, parts, judge, outcome, folder, name, console)
+
+
+def assembled(config: ConfigDict, number: int, name: str) -> Parts:
+    """The parts of a stage of the chain; one after the first starts from what it is handed and from no file."""
+    own = stage_config(config, name)
+    if number:
+        own.backbone.weights = ""
+    continuation.check(own.continuation)
+    return assemble(own)
+
+
+def claim(config: ConfigDict, folder: RunFolder, console: Console) -> None:
+    """Makes the folder this run's and prints what changed, if anything; see `RunFolder.claim`."""
+    if said := folder.claim(config):
+        console.print(said, style="yellow", highlight=False)
 
 
 def conclude(
@@ -80,14 +94,16 @@ def conclude(
     if int(chosen.step) != int(last.step):
         entries = judge.classify(last.params, last.method_state)
         trained |= {f"last/{name}": entry for name, entry in entries.items()}
-    steps = parts.clock.total
+    steps = int(last.step)
     measured = {
         "seed": config.seed,
         "steps": steps,
         "selected_step": int(chosen.step),
         "seconds": outcome.seconds,
         "images_per_second": steps * sum(parts.batch_sizes.values()) / max(outcome.seconds, 1e-9),
-        "skipped_steps": int(outcome.state.skipped),
+        "skipped_steps": int(last.skipped),
+        "started_from": outcome.origin,
+        "continuation": outcome.watched,
     }
 
     def write(controls: dict[str, Any]) -> dict[str, Any]:
@@ -99,8 +115,10 @@ def conclude(
         folder.write_results(results)
         return results
 
-    write({"untrained": {}, "pixels": {}})  # should a control fail, what the training was for is not lost
-    results = write({"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()})
+    # Should a control fail, what the training was for is not lost.
+    write({"untrained": {}, "pixels": {}} | outcome.controls)
+    begun = outcome.controls or continuation.refreshed_control(parts, judge, outcome.untrained)
+    results = write({"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()} | begun)
     report_unreadable(outcome.images.broken, judge.broken, console)
     replace_row(folder.metrics, stage, steps, log_row(trained))  # a run that stopped in here is judged again
     pictures = draw_pictures(parts, judge, outcome)

@@ -25,7 +25,7 @@ from gssl_jax.methods.base import Clock, Kind, Method
 from gssl_jax.models.build import Backbone, build_backbone
 from gssl_jax.runs import handover
 from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
-from gssl_jax.training.optimizer import build_optimiser
+from gssl_jax.training.optimizer import build_optimiser, heads_warm_up
 from gssl_jax.training.trainable import limited
 
 METHODS = {
@@ -105,6 +105,7 @@ def assemble(config: ConfigDict) -> Parts:
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
     check_linear_memory(train, config.evals.linear, memory_bytes(mesh))
     config = config.copy_and_resolve_references()
+    config.optim.freeze_backbone = heads_warm_up(config.optim, bool(config.backbone.weights))
     config.data.crop = crop = pipeline.choose_crop(config.data, sum(len(source) for source in streams.values()))
     clock = make_clock(config.optim, len(main))
     method = kind.build(config, backbone, clock, counts)

@@ -31,8 +31,11 @@ def with_absent(entries: Entries, names: list[str]) -> dict[str, Any]:
 def build_results(
     parts: Parts, config: Any, trained: Entries, controls: dict[str, Entries], run: dict[str, Any], variables: Any
 ) -> dict[str, Any]:
-    """The content of results.json; `run` holds seed, steps, and what was measured: `seconds` are those of all training
-    starts, compilation, health probe and evaluations in between included, and `images_per_second` follows from them."""
+    """The content of results.json; `run` holds seed, steps trained, and what was measured: `seconds` are those of all
+    training starts, compilation, health probe and evaluations in between included, and `images_per_second` follows
+    from them. `started_from` and `continuation` are those of the last stage, see `continuation.Watch.report`.
+
+    Controls are `untrained`, `pixels`, and, where there is one, `started` and `refreshed` (`runs/continuation.py`)."""
     shots = sorted({1, 2, 5, *parts.config.evals.lowshot.shots})
     names = ["knn/top1", "linear/top1", *(f"lowshot_{k}/top1" for k in shots)]
     names += [name for name in trained if name not in names]

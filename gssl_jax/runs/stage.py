@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +14,19 @@ from rich.console import Console
 
 from gssl_jax.errors import UserError
 from gssl_jax.interop.load import drawn, load_backbone
+from gssl_jax.runs import continuation
 from gssl_jax.runs.console import Progress
-from gssl_jax.runs.evaluation import Judge, floats, log_row
+from gssl_jax.runs.continuation import Watch
+from gssl_jax.runs.evaluation import Entries, Judge
 from gssl_jax.runs.folder import RunFolder
+from gssl_jax.runs.gauges import gauge_of
 from gssl_jax.runs.handover import Handed, hand_over
+from gssl_jax.runs.hooks import Recorder, Saver, make_hooks
 from gssl_jax.runs.images import Images, shape_batch
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.selection import Selector
-from gssl_jax.runs.watch import CollapseAlarm, HealthProbe
 from gssl_jax.training.checkpoint import Checkpoints
-from gssl_jax.training.loop import Every, Hooks, train
+from gssl_jax.training.loop import Every, train
 from gssl_jax.training.mesh import put_batch, replicated
 from gssl_jax.training.metrics import JsonLines, TensorBoard, Writer, cut_rows
 from gssl_jax.training.optimizer import schedules_of
@@ -35,9 +36,10 @@ from gssl_jax.training.step import StepFunction, gather, make_step
 
 
 class Outcome(NamedTuple):
-    """How a stage ended: its state and the one that validation images chose (the same without any), the untrained
+    """How a stage ended: its state and the one that validation images or the watch chose (else the same), the untrained
     backbone for comparison, the images it was trained on, seconds of training over all of its starts, and the signal
-    that interrupted it (0 = none)."""
+    that interrupted it (0 = none); `origin` of its backbone in words, the `controls` that were judged before its first
+    step, and what the watch found, None without one."""
 
     state: TrainState
     selected: TrainState
@@ -45,62 +47,9 @@ class Outcome(NamedTuple):
     images: Images
     seconds: float
     signal: int
-
-
-@dataclass
-class Recorder:
-    """Hands rows to the writers, and what is said in words to the console too."""
-
-    stage: str
-    writers: list[Writer]
-    progress: Progress
-
-    def emit(self, step: int, row: Mapping[str, Any]) -> None:
-        for writer in self.writers:
-            writer.write(self.stage, step, row)
-        if "alarm" in row:
-            self.progress.say(f"step {step}: {row['alarm']}", style="bold red")
-
-
-@dataclass
-class Saver:
-    """Saves when `every` says so, and remembers the seconds trained before this start."""
-
-    checkpoints: Checkpoints
-    images: Images
-    every: Every
-    before: float
-    started: float = field(default_factory=time.perf_counter)
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.started
-
-    def save(self, state: TrainState) -> None:
-        stream = {"next_batch": int(state.step), "fingerprint": self.images.fingerprint}
-        self.checkpoints.save(state, {"train": stream, "seconds": self.seconds})
-
-    def on_boundary(self, step: int, state: TrainState) -> None:
-        if self.every.due(step):
-            self.save(state)
-
-
-@dataclass
-class Examiner:
-    """Evaluates when `every` says so and writes the scores to the log."""
-
-    judge: Judge
-    parts: Parts
-    every: Every
-    recorder: Recorder
-
-    def on_boundary(self, step: int, state: TrainState) -> None:
-        if self.every.due(step) and step < self.parts.clock.total:
-            variables = self.parts.method.backbone(state.params, state.method_state, self.judge.settings.which)
-            row = log_row(self.judge.judge(variables))
-            self.recorder.emit(step, row)
-            scores = "  ".join(f"{name.removeprefix('eval/')} {value:.3f}" for name, value in row.items())
-            self.recorder.progress.say(f"step {step}: {scores}")
+    origin: str
+    controls: dict[str, Entries]
+    watched: dict[str, Any] | None
 
 
 def run_stage(
@@ -111,26 +60,40 @@ def run_stage(
     judge: Judge,
     console: Console,
     handed: Handed | None = None,
+    judged: bool = True,
 ) -> Outcome:
-    """Trains the stage to its end or to a signal; `handed` is the end of the stage before, if there is one."""
+    """Trains the stage to its end, to a signal or to where the watch stops it.
+
+    `handed` is the end of the stage before, if there is one; a stage to be `judged`, the last one, has what it starts
+    from judged too.
+    """
     config, total, samples = parts.config, parts.clock.total, sum(parts.batch_sizes.values())
+    origin, place = continuation.origin(parts, handed), folder.stage(number, name)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints(number, name), config.run.keep_checkpoints))
         done = checkpoints.latest or 0
         images = Images.load(parts)
         batches = stack.enter_context(images.batches(done))
-        state, untrained, before = start(parts, checkpoints, images, handed, console)
-        describe(parts, state, images, console, folder.path / "stages" / f"{number}-{name}")
-        cut_rows(folder.metrics, name, done)
+        begun = start(parts, checkpoints, images, handed, console)
+        state, controls = begun.state, {}
+        describe(parts, state, images, console, place)
+        if judged and origin != continuation.SCRATCH:
+            controls = continuation.judged_start(place, parts, judge, begun.first, console, origin)
+        cut_rows(folder.metrics, name, done if checkpoints.latest is not None else -1)
         writers: list[Writer] = [JsonLines(folder.metrics)]
         if config.run.tensorboard:
             writers.append(TensorBoard(folder.tensorboard, done))
         for writer in writers:
             stack.callback(writer.close)
         progress = Progress(console, name, total, samples)
-        saver = Saver(checkpoints, images, Every(config.run.checkpoint_every, done), before)
         recorder = Recorder(name, writers, progress)
-        probe, hooks = make_hooks(parts, recorder, judge, untrained, progress, saver, done)
+        watch = None
+        if origin != continuation.SCRATCH and (gauge := gauge_of(judge, config.continuation)) is not None:
+            kept = stack.enter_context(Checkpoints(continuation.best(place), 1))
+            watch = Watch(parts, gauge, kept, done, recorder.emit, begun.extra.get("watch"))
+            watch.begin(state)
+        saver = Saver(checkpoints, images, Every(config.run.checkpoint_every, done), begun.seconds, watch)
+        probe, hooks = make_hooks(parts, recorder, judge, begun.untrained, progress, saver, done)
         selector = None
         if parts.validation is not None:
             best = stack.enter_context(Checkpoints(folder.best(number, name), 1))
@@ -149,25 +112,52 @@ def run_stage(
                 hooks=hooks,
                 log_every=config.run.log_every,
                 dispatch=config.run.steps_per_dispatch,
-                asked_to_stop=lambda: bool(request.asked),
+                asked_to_stop=lambda: bool(request.asked) or has_fallen(watch),
             )
             probe.finish()
-        seconds = saver.seconds if done < total else before
+        trained = int(stop.state.step) > done
+        seconds = saver.seconds if trained else begun.seconds
+        selected = stop.state
+        if has_fallen(watch):
+            selected = watch.restored(selected, replicated(parts.mesh))
+        if selector is not None and (has_fallen(watch) or not stop.interrupted):
+            selected = selector.selected(selected, replicated(parts.mesh))
+        if has_fallen(watch) and trained:
+            recorder.emit(int(stop.state.step), {"alarm": watch.sentence(int(selected.step), origin)})
+        elif has_fallen(watch):
+            progress.say(watch.sentence(int(selected.step), origin), style="bold red")
         if done < total:
             saver.save(stop.state)
-        selected = stop.state
-        if selector is not None and not stop.interrupted:
-            selected = selector.selected(stop.state, replicated(parts.mesh))
     if stop.state.skipped:
         skipped = f"{int(stop.state.skipped)} steps were not finite and changed nothing: lower optim.learning_rate"
         console.print(skipped, style="yellow")
-    return Outcome(stop.state, selected, untrained, images, seconds, request.asked if stop.interrupted else 0)
+    signal = request.asked if stop.interrupted else 0
+    watched = None if watch is None else watch.report(int(selected.step))
+    return Outcome(stop.state, selected, begun.untrained, images, seconds, signal, origin, controls, watched)
 
 
-def start(
-    parts: Parts, checkpoints: Checkpoints, images: Images, handed: Handed | None, console: Console
-) -> tuple[TrainState, Any, float]:
-    """The state to begin with, the untrained backbone, and the seconds trained before.
+def has_fallen(watch: Watch | None) -> TypeGuard[Watch]:
+    """Whether there is a watch and it has stopped the stage."""
+    return watch is not None and watch.stopped_step is not None
+
+
+class Begun(NamedTuple):
+    """The state a stage goes on with, `first() -> ` that of step 0, the untrained backbone, and what was saved beside
+    the checkpoint (empty without one)."""
+
+    state: TrainState
+    first: Callable[[], TrainState]
+    untrained: Any
+    extra: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """Trained before."""
+        return float(self.extra["seconds"]) if self.extra else 0.0
+
+
+def start(parts: Parts, checkpoints: Checkpoints, images: Images, handed: Handed | None, console: Console) -> Begun:
+    """The state to begin with and what goes with it.
 
     The order: 1. resume from the stage's own checkpoint; 2. what the stage before hands over; 3. published weights,
     `backbone.weights`; 4. from scratch.
@@ -179,18 +169,26 @@ def start(
 
     batch = put_batch(shape_batch(parts), parts.mesh)
     key = jax.random.key(config.seed)
-    state = jax.jit(fresh, out_shardings=whole)(batch, key)
+    fresh_on_devices = jax.jit(fresh, out_shardings=whole)
+    state = fresh_on_devices(batch, key)
     untrained = jax.tree.map(jnp.copy, parts.method.backbone(state.params, state.method_state, "teacher"))
     if checkpoints.latest is not None:
         state, extra = checkpoints.restore(jax.eval_shape(fresh, batch, key), whole)
         check_stream(extra["train"], images, int(state.step))
         console.print(f"going on at step {int(state.step)} of {parts.clock.total}", highlight=False)
-        return state, untrained, float(extra["seconds"])
-    if handed is None and config.backbone.weights:
-        state = jax.device_put(published(parts, state, console), whole)
+        quiet = Console(quiet=True)
+        return Begun(state, lambda: given(parts, fresh_on_devices(batch, key), handed, quiet), untrained, extra)
+    state = given(parts, state, handed, console)
+    return Begun(state, lambda: state, untrained, {})
+
+
+def given(parts: Parts, state: TrainState, handed: Handed | None, console: Console) -> TrainState:
+    """A fresh state with what the stage before hands over or, without one, with the weights of a file."""
     if handed is not None:
-        state = jax.device_put(hand_over(state, handed, config.method.hand_over), whole)
-    return state, untrained, 0.0
+        state = hand_over(state, handed, parts.config.method.hand_over)
+    elif parts.config.backbone.weights:
+        state = published(parts, state, console)
+    return jax.device_put(state, replicated(parts.mesh))
 
 
 def published(parts: Parts, state: TrainState, console: Console) -> TrainState:
@@ -226,37 +224,6 @@ def step_maker(parts: Parts) -> Any:
         return made[n]
 
     return step_for
-
-
-def make_hooks(
-    parts: Parts, recorder: Recorder, judge: Judge, untrained: Any, progress: Progress, saver: Saver, done: int
-) -> tuple[HealthProbe, Hooks]:
-    """What happens beside the steps: log, alarm and live line with the numbers; health, evaluation and checkpoint
-    between the steps."""
-    config = parts.config
-    alarm = CollapseAlarm(recorder.emit, config.to_dict(), done)
-
-    def measured(step: int, row: dict[str, Any]) -> None:
-        recorder.emit(step, row)
-        alarm.on_health(step, row)
-
-    seen = floats(judge.some("train", config.run.health_samples)["image"])
-    sample = jax.device_put(seen, replicated(parts.mesh))
-    probe = HealthProbe(
-        parts.method,
-        lambda variables, images: judge.encode(variables, images)["feat"],
-        sample,
-        config.evals.which,
-        Every(config.run.health_every, done),
-        measured,
-    )
-    probe.begin(untrained)
-    logging = [recorder.emit, alarm.on_log, progress.on_log]
-    boundary = [probe.on_boundary, saver.on_boundary]
-    if not parts.kind.labelled:  # test images are looked at once, at the end, where labels train
-        examiner = Examiner(judge, parts, Every(parts.clock.steps(config.evals.every), done), recorder)
-        boundary.append(examiner.on_boundary)
-    return probe, Hooks(logging, boundary)
 
 
 def describe(parts: Parts, state: TrainState, images: Images, console: Console, folder: Any) -> None:

@@ -112,8 +112,24 @@ def late_moments(moments: optax.GradientTransformation, frozen: dict[str, int]) 
     return optax.partition(kinds, lambda params: {name: name if name in frozen else "now" for name in params})
 
 
+AUTOMATIC = -1.0
+"""The value of `optim.freeze_backbone` that leaves the warm-up of the heads to where the backbone comes from."""
+
+
+def heads_warm_up(settings: ConfigDict, published: bool) -> float:
+    """`optim.freeze_backbone` in units, with `AUTOMATIC` resolved: a twentieth of a stage that starts from published
+    weights, so that the first gradients of new heads do not spoil them, and none elsewhere: HPT (arXiv 2103.12718)
+    hands over from stage to stage without. Raises UserError for another negative number."""
+    units = settings.freeze_backbone
+    if units == AUTOMATIC:
+        return settings.duration / 20 if published else 0.0
+    if units < 0:
+        raise UserError(f"optim.freeze_backbone={units}: give 0 or more {settings.unit}s, or -1.0 for automatic")
+    return units
+
+
 def build_optimiser(settings: ConfigDict, clock: Clock) -> optax.GradientTransformation:
-    """The optimiser of `config.optim` over `clock.total` steps.
+    """The optimiser of `config.optim` over `clock.total` steps, its `freeze_backbone` resolved (`heads_warm_up`).
 
     `adamw` decays apart from the gradient; `sgd` as torch's does, with the decay in the gradient and so in the
     momentum. Raises UserError for words that are not known.

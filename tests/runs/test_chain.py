@@ -49,9 +49,9 @@ def watched(monkeypatch):
     """The outcomes of stages by name, and what was handed to each."""
     outcomes, handed, real = {}, {}, stage.run_stage
 
-    def run_stage(parts, number, name, folder, judge, console, given=None):
+    def run_stage(parts, number, name, folder, judge, console, given=None, **options):
         handed[name] = given
-        outcomes[name] = real(parts, number, name, folder, judge, console, given)
+        outcomes[name] = real(parts, number, name, folder, judge, console, given, **options)
         return outcomes[name]
 
     monkeypatch.setattr(chain, "run_stage", run_stage)
