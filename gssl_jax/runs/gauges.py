@@ -53,7 +53,10 @@ class Look(NamedTuple):
 
 
 class NearestNeighbours:
-    """k-NN accuracy, from 0 to 1, on half of a fixed sample of labelled images by the other half."""
+    """k-NN accuracy, from 0 to 1, on half of a fixed sample of labelled images by the other half.
+
+    Feature, temperature and k are those of `evals.knn`, but k is at most the known images of a class on average.
+    """
 
     kind = "knn"
 
@@ -73,10 +76,8 @@ class NearestNeighbours:
         if not np.isfinite(vectors).all():
             return Look(0.0, "0" * self.size)
         known, asked = vectors[: self._known], vectors[self._known :]
-        classes = int(labels.max()) + 1
-        scores = knn_scores(
-            known, labels[: self._known], asked, k=min(knn.k, self._known), temperature=knn.temperature, classes=classes
-        )
+        classes, k = int(labels.max()) + 1, max(1, min(knn.k, self._known // len(np.unique(labels))))
+        scores = knn_scores(known, labels[: self._known], asked, k=k, temperature=knn.temperature, classes=classes)
         right = np.asarray(scores).argmax(1) == labels[self._known :]
         return Look(float(right.mean()), "".join("01"[int(one)] for one in right))
 

@@ -64,6 +64,13 @@ def test_a_chain_killed_in_each_stage_ends_as_one_that_was_not(tmp_path, watched
     folder = RunFolder(tmp_path / "straight")
     assert isinstance(chain.run(config(), folder, CONSOLE), chain.Finished)
     straight = {name: arrays(outcome) for name, outcome in outcomes.items()}
+    results, places = folder.read_results(), [folder.stage(k, name) for k, name in enumerate(STEPS)]
+    assert results["run"]["started_from"] == outcomes["target"].origin == "stage source"
+    assert outcomes["source"].origin == "scratch" and outcomes["source"].watched is None
+    assert results["run"]["continuation"]["watch"] == "knn" and outcomes["source"].controls == {}
+    assert [(place / "started.json").is_file() for place in places] == [False, True]
+    values = {name: entries["knn/top1"]["value"] for name, entries in results["controls"].items()}
+    assert values.keys() == {"untrained", "pixels", "started", "refreshed"} and None not in values.values()
     end, given = outcomes["source"], handed["target"]
     assert handed["source"] is None and given.stage == "source"
     for name in ("backbone", "heads"):

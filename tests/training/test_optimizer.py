@@ -11,7 +11,15 @@ from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError
 from gssl_jax.methods.base import Clock
-from gssl_jax.training.optimizer import build_optimiser, decays, hold, learning_rate, schedules_of, weight_decay
+from gssl_jax.training.optimizer import (
+    build_optimiser,
+    decays,
+    heads_warm_up,
+    hold,
+    learning_rate,
+    schedules_of,
+    weight_decay,
+)
 
 TOTAL = 12
 
@@ -204,3 +212,15 @@ def test_schedules_of_the_published_codes():
 def test_words_that_mean_nothing_are_refused(change, words):
     with pytest.raises(UserError, match=words):
         build_optimiser(settings(**change), Clock(TOTAL, 1))
+
+
+@pytest.mark.parametrize(
+    ("units", "published", "expected"), [(-1.0, True, 2.0), (-1.0, False, 0.0), (0.0, True, 0.0), (3.0, False, 3.0)]
+)
+def test_heads_warm_up_for_a_twentieth_of_a_stage_from_published_weights(units, published, expected):
+    assert heads_warm_up(settings(freeze_backbone=units, duration=40.0, unit="epoch"), published) == expected
+
+
+def test_another_negative_warm_up_is_refused():
+    with pytest.raises(UserError, match="optim.freeze_backbone=-2.0: give 0 or more epochs, or -1.0"):
+        heads_warm_up(settings(freeze_backbone=-2.0, unit="epoch"), True)
