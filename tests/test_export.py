@@ -15,6 +15,7 @@ import safetensors
 from gssl_jax import export
 from gssl_jax.errors import UserError
 from gssl_jax.interop import graphs
+from gssl_jax.runs import continuation
 from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.parts import assemble, stage_config
 from gssl_jax.training.checkpoint import Checkpoints
@@ -127,12 +128,22 @@ def test_without_a_best_state_the_last_one_is_taken(run):
     folder = RunFolder(run[0])
     moved = folder.best(0, "target").rename(folder.path / "aside")
     try:
-        step, params, state = export.stored(folder, 0, "target")
+        step, params, state = export.stored(folder, 0, "target", SELECTED)
         assert step == LAST and set(state) >= {"teacher"}
         wanted = run[2][LAST].params["backbone"]["cls_token"]
         np.testing.assert_array_equal(params["backbone"]["cls_token"], wanted)
         with pytest.raises(UserError, match="holds the weights of step 8 and its results are of step 4"):
             export.restore(run[0])
+    finally:
+        moved.rename(folder.best(0, "target"))
+
+
+def test_the_state_that_the_watch_kept_is_taken_where_the_results_are_of_it(run):
+    folder = RunFolder(run[0])
+    moved = folder.best(0, "target").rename(continuation.best(folder.stage(0, "target")))
+    try:
+        assert export.restore(run[0]).step == SELECTED
+        assert export.stored(folder, 0, "target", LAST)[0] == LAST  # a stage that went on to its end
     finally:
         moved.rename(folder.best(0, "target"))
 
