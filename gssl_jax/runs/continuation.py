@@ -22,7 +22,7 @@ from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals.refresh import refreshed
 from gssl_jax.knobs import flag, scaled
 from gssl_jax.runs.evaluation import Entries, Judge
-from gssl_jax.runs.folder import write_atomically
+from gssl_jax.runs.folder import plain, write_atomically
 from gssl_jax.runs.gauges import Gauge, Look, bare
 from gssl_jax.runs.handover import Handed
 from gssl_jax.runs.parts import Parts
@@ -78,14 +78,17 @@ def judged_start(
     """The entries of the controls `started` and `refreshed`, by name: the backbone before the first step.
 
     They are written to started.json of the stage's folder and read from there again; `first()`, the state of step 0, is
-    asked for only without that file. `words` are those of `origin`.
+    asked for only without that file, or where it was judged by other settings. `words` are those of `origin`.
     """
-    path = stage / "started.json"
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))["controls"]
+    path, settings = stage / "started.json", plain(parts.config.evals)
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if held and held["evals"] == settings:
+        return held["controls"]
     begun = judged_by(parts, first())
     controls = {"started": judge.judge(begun)} | refreshed_control(parts, judge, begun)
-    write_atomically(path, json.dumps({"started_from": words, "controls": controls}, indent=1) + "\n")
+    write_atomically(
+        path, json.dumps({"started_from": words, "evals": settings, "controls": controls}, indent=1) + "\n"
+    )
     if scores := in_words(controls["started"]):
         console.print(f"what you start from ({words}): {scores}", highlight=False, soft_wrap=True)
     return controls

@@ -199,6 +199,30 @@ def test_the_origin_in_words():
     assert continuation.origin(parts, before) == "scratch"
 
 
+def test_what_was_judged_by_other_settings_is_judged_again(tmp_path):
+    """One number per judging; a start that was judged is not built again."""
+    config, judged = recipe("tiny"), iter([0.25, 0.5])
+    method = SimpleNamespace(backbone=lambda params, state, which: {"params": params})
+    parts = SimpleNamespace(config=config, method=method)
+    judge = SimpleNamespace(labelled=True, judge=lambda v: {"knn/top1": {"value": next(judged)}})
+    said, states = io.StringIO(), []
+
+    def first():
+        states.append(SimpleNamespace(params={}, method_state={}))
+        return states[-1]
+
+    def value():
+        console = Console(file=said, width=200)
+        found = continuation.judged_start(tmp_path, parts, judge, first, console, "stage base")
+        assert found.keys() == {"started"}
+        return found["started"]["knn/top1"]["value"]
+
+    assert (value(), value(), len(states)) == (0.25, 0.25, 1)
+    config.evals.linear.max_iterations = 7
+    assert (value(), value(), len(states)) == (0.5, 0.5, 2)
+    assert said.getvalue().splitlines() == [f"what you start from (stage base): k-NN {n}" for n in (".250", ".500")]
+
+
 def test_refreshed_statistics_are_those_of_the_evaluations_training_images():
     backbone = ResNet(image_size=8, block="basic", depths=(1, 1), widths=(4, 8), stem_width=4, mean=(0.4,), std=(0.2,))
     variables = jax.jit(backbone.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
