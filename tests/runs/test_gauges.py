@@ -82,6 +82,8 @@ def test_a_fall_is_more_than_the_margin_and_more_than_chance(lost, won, fallen):
     best = "1" * lost + "0" * won + "1" * (40 - lost - won)
     now = "0" * lost + "1" * won + "1" * (40 - lost - won)
     assert gauge.size == 40 and gauge.fallen(0.0, Look(0.9, best), Look(0.8, now)) == fallen
+    patient = NearestNeighbours(two_classes(80), settings(margin=0.2))
+    assert not patient.fallen(0.0, Look(0.9, best), Look(0.8, now))
 
 
 def test_effective_rank_against_its_share_of_the_start():
