@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gssl_jax.report.measures import fine_tuned, is_auroc
 from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, evenly
 from gssl_jax.report.style import CLASS_COLOURS, CLASS_MARKERS, drawable
+from gssl_jax.report.words import Row, columns_of
 
 HEADINGS = {
     "verdict": "Verdict",
     "table": "Scores",
+    "continuation": "When to stop",
     "run": "What was trained on what",
     "lowshot": "Accuracy with few labels",
+    "iterations": "The linear classifier in its course",
     "classes": "Accuracy by class",
     "curves": "Curves",
     "health": "Health",
@@ -22,19 +26,24 @@ HEADINGS = {
     "versions": "Versions",
     "config": "Configuration",
 }
-TABLE = (
-    "Accuracy on test images in per cent, below it the 95 % interval. Only a small classifier is trained on the frozen "
-    "features; \u201cuntrained\u201d is the same backbone before pretraining."
+ACCURACY = "Accuracy on test images in per cent, below it the 95 % interval. "
+AREA = (
+    "Mean AUROC over the classes on test images, times 100, below it the 95 % interval: 50 is guessing, 100 is without "
+    "a fault. This is no accuracy. "
 )
+SMALL = "Only a small classifier is trained on the frozen features"
+TUNED = ", and the whole network where a row says fine-tuned"
+MEANT = {
+    "started": "\u201cwhat it started from\u201d is the backbone before any of this training",
+    "refreshed": "\u201crefreshed\u201d is that one with the batch statistics of the evaluation images, no more",
+    "untrained": "\u201cuntrained\u201d is the same network with random weights",
+}
 OWN_TABLE = (
     "Accuracy on test images in per cent, below it the 95 % interval: the method's own classifier, on clean images "
     "unless an attack is named."
 )
 OWN_CHOICE = "Validation images chose the first column; the last step stands beside it."
-FROZEN_TABLE = (
-    "The same test images, but only a small classifier is trained, on frozen features and the labelled training "
-    "images; \u201cuntrained\u201d is the same backbone before training."
-)
+SAME_IMAGES = "The same test images, but only a small classifier is trained, on frozen features and the labelled images"
 NO_TABLE = "There are no scores: the images came without labels, or the run has not been evaluated."
 LOWSHOT = (
     "Mean over draws of the labelled images, with 95 % intervals.",
@@ -54,7 +63,25 @@ CLASSES_NOTES = (
     "A class far below the others is hard or badly labelled: look at what it is confused with.",
 )
 CLASSES_TABLE = "Every class in numbers"
+ITERATIONS = (
+    "Score on images kept back from the labelled ones, over the iterations of the linear classifier, one line a "
+    "backbone.",
+    "A line that rises at once belongs to features that need little training on top; where lines meet at the end, "
+    "enough labels and iterations make up for a lesser start.",
+)
+LOSS_OF = {
+    "moco": "Contrastive loss. It is small while the queue still holds noise, and rises as real keys take its place: "
+    "that is no fault. Later it should fall slowly; how good the backbone is, only the scores tell.",
+    "byol": "Distance of the prediction from the teacher's view, 0 to 4. It need not fall: a loss near 0 from early on "
+    "can mean that all targets are alike, so look at their spread.",
+}
+"""How to read the loss of a method for which a falling line is not the rule."""
+
 CURVES = {
+    "contrast": "How well two views of an image are told from others. Of one image near 1 and of others near 0 is what "
+    "to hope for; both near 1 is a collapse.",
+    "watch": "The score that decides whether training goes on. Below the level line, training has cost more than it "
+    "brought.",
     "loss": "Loss by term, faint as logged and bold smoothed. Each should fall, then level out.",
     "evaluation": "Accuracy while training. Still rising at the end: train longer. Level lines are the controls.",
     "validation": "Accuracy while training. Training batches are transformed (and attacked, where the method does so), "
@@ -85,14 +112,18 @@ PICTURES = {
     "neighbours": "Nearest neighbours",
     "tsne": "Map of the test images",
 }
-OWN_SHEETS = ("gradcam", "neighbours", "tsne")
-"""What every labelled method can show; the others only where they were drawn."""
+SHEETS = ("neighbours", "tsne")
+"""What every method can show; the others only where they were drawn, or where the method has what they are of."""
 
 PROTOCOL = (
     "The backbone stays frozen while it is measured: all that is trained is a small classifier on its features, and "
     "its settings are chosen on training images.",
     "Two backbones count as different here when their 95 % intervals do not overlap. Both are measured on the same "
     "images, so this is a cautious rule.",
+)
+TUNED_PROTOCOL = (
+    "Where a row says fine-tuned, the backbone is no longer frozen: the whole network is trained on from there with so "
+    "many labelled images."
 )
 OWN_PROTOCOL = (
     "The method's own classifier is judged as it was trained. Which state is judged was decided by validation images, "
@@ -102,13 +133,16 @@ OWN_PROTOCOL = (
     PROTOCOL[1],
 )
 ALT = {
+    "contrast": "Accuracy of contrast and cosines of two views over training steps",
+    "watch": "The watched score over training steps",
+    "iterations": "Score on validation images over the iterations of a linear classifier",
     "classes": "Accuracy of each class",
     "validation": "Accuracy on training batches and on validation images over training steps",
     "gate": "Weight of each pretext and their entropy over training steps",
     "alignment": "Cosine of each pretext's gradient with that of the labels over training steps",
     "pretexts": "Loss and accuracy of each pretext over training steps",
     "gradcam": "Test images beside the same images with the evidence for the predicted class laid over them",
-    "lowshot": "Accuracy against labelled images per class for the trained, the untrained and the pixel features",
+    "lowshot": "Accuracy against labelled images per class for the trained features and what they are compared with",
     "loss": "Loss terms over training steps",
     "evaluation": "Accuracy on test images over training steps",
     "entropy": "Entropy of the targets over training steps",
@@ -136,6 +170,15 @@ MISSING = {
     "versions": "results.json names no versions.",
     "config": "config.json could not be read, so the configuration is not shown.",
 }
+
+
+def on_features(rows: Sequence[Row], own: bool) -> str:
+    """The caption of a table of scores on features; `own` where a method's own classifier has a table before it."""
+    areas, named = is_auroc(rows[0].key), columns_of(rows)
+    start = AREA if areas else "" if own else ACCURACY
+    words = (SAME_IMAGES if own and not areas else SMALL) + (TUNED if any(fine_tuned(r.key) for r in rows) else "")
+    meant = [words for name, words in MEANT.items() if name in named]
+    return f"{start}{'; '.join([words, *meant])}."
 
 
 def caption(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:

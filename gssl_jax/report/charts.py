@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gssl_jax.evals.collapse import ONE_TAKES_ALL, UNIFORM
-from gssl_jax.report.labelled_charts import DRAWERS, draw_validation
+from gssl_jax.report.labelled_charts import DRAWERS, PRETEXT_LINES, draw_validation
 from gssl_jax.report.lines import finish, plot, stack
+from gssl_jax.report.measures import AREA_SUFFIX, is_auroc, label
+from gssl_jax.report.progress_charts import draw_contrast, draw_watch
 from gssl_jax.report.reading import Metrics
 from gssl_jax.report.style import (
     BACKBONES,
@@ -29,8 +32,9 @@ from gssl_jax.report.style import (
     start_at_zero,
     title,
 )
-from gssl_jax.report.words import Row, Score, label
+from gssl_jax.report.words import CONTROLS, Row, Score
 
+SHORT = {"started": "start", "refreshed": "start, refreshed"}  # a legend has little room
 LEVELS = {"cls": "class", "patch": "patch"}
 LOSSES = {
     "train/loss": "loss, all terms",
@@ -43,22 +47,25 @@ LOSSES = {
 
 
 def draw_curves(
-    metrics: Metrics, controls: dict[str, float], folder: Path, chosen: int | None = None
+    metrics: Metrics, controls: dict[str, float], folder: Path, chosen: int | None = None, continuation: Any = None
 ) -> dict[str, Path]:
     """Every training curve for which there are numbers.
 
     Args:
       metrics: the lines of metrics.jsonl.
-      controls: name of a backbone to its k-NN accuracy as a fraction, drawn as level lines in the evaluation chart.
+      controls: name of a control to its k-NN score as a fraction, drawn as level lines in the evaluation chart.
       folder: figures go to `<folder>/<name>.png`.
       chosen: the step of the last stage that validation images chose.
+      continuation: what watched the training, as in results.json, or None.
 
     Returns:
-      Name of each figure drawn (loss, evaluation, validation, gate, alignment, pretexts, features, entropy, prototypes,
-      schedule) to its path.
+      Name of each figure drawn (loss, contrast, watch, evaluation, validation, gate, alignment, pretexts, features,
+      entropy, prototypes, schedule) to its path.
     """
     drawers = {
         "loss": _loss,
+        "contrast": draw_contrast,
+        "watch": lambda m, path: draw_watch(m, continuation, path),
         "evaluation": lambda m, path: _evaluation(m, controls, path),
         "validation": lambda m, path: draw_validation(m, chosen, path),
         **DRAWERS,
@@ -133,38 +140,50 @@ def _prototypes(metrics: Metrics, path: Path) -> Path | None:
 
 
 def _evaluation(metrics: Metrics, controls: dict[str, float], path: Path) -> Path | None:
-    """Accuracy in the course of training, with the controls as level lines (k-NN); None for one evaluation alone."""
-    keys = [key for key in metrics.keys("eval/") if key.endswith("/top1") and len(metrics.series(key).steps) > 1]
-    if not keys:
+    """Scores in the course of training, accuracies and areas apart, with the controls as level lines (k-NN); None for
+    one evaluation alone."""
+    keys = [key for key in metrics.keys("eval/") if key.endswith(("/top1", "/auroc"))]
+    keys = [key for key in keys if len(metrics.series(key).steps) > 1]
+    panels = {
+        words: [key for key in keys if is_auroc(key) == areas]
+        for words, areas in (("accuracy on test images, %", False), ("mean AUROC on test images, times 100", True))
+    }
+    panels = {words: part for words, part in panels.items() if part}
+    if not panels:
         return None
-    figure, axes = chart(1, 3.1)
-    for line, key in zip(TERMS, keys, strict=False):
-        plot(axes[0], metrics, key, line, label(key.removeprefix("eval/")), factor=100)
-    for name, value in controls.items():
-        axes[0].axhline(100 * value, color=GREY, linestyle=BACKBONES[name].dashes, linewidth=1.2, label=f"{name}, k-NN")
-    title(axes[0], "accuracy on test images, %")
-    legend(axes[0])
+    figure, axes = chart(len(panels), 3.1 * len(panels))
+    for one, (words, part) in zip(axes, panels.items(), strict=True):
+        for line, key in zip(PRETEXT_LINES, part, strict=False):
+            name = label(key.removeprefix("eval/")).removesuffix(AREA_SUFFIX)
+            plot(one, metrics, key, line, name, factor=100)
+        title(one, words)
+    for name, value in controls.items():  # the first panel has the k-NN that they belong to
+        dashes = BACKBONES[name].dashes if name in BACKBONES else "-"
+        axes[0].axhline(100 * value, color=GREY, linestyle=dashes, linewidth=1.2,
+                        label=f"{SHORT.get(name, CONTROLS.get(name, name))}, k-NN")  # fmt: skip
+    for one in axes:
+        legend(one)
     finish(axes, metrics)
     return save(figure, path)
 
 
 def draw_lowshot(rows: Sequence[Row], folder: Path) -> Path | None:
-    """Accuracy against images per class with 95 % intervals, for the three backbones; None without such rows."""
+    """Accuracy against images per class with 95 % intervals, for every backbone; None without such rows."""
     shots = {int(row.key[8:-5]): row for row in rows if row.key.startswith("lowshot_") and row.key[8:-5].isdigit()}
     if not shots:
         return None
     figure, (axes,) = chart(1, 3.4)
     order = sorted(shots)
-    shifts = (-0.06, 0.0, 0.06)
-    for (name, line), field, shift in zip(BACKBONES.items(), ("trained", "untrained", "pixels"), shifts, strict=True):
-        every = [(place + shift, getattr(shots[n], field)) for place, n in enumerate(order)]
+    names = [name for name in BACKBONES if any(row.of(name) for row in shots.values())]
+    for name, shift in zip(names, 0.06 * (np.arange(len(names)) - (len(names) - 1) / 2), strict=True):
+        line = BACKBONES[name]
+        every = [(place + shift, shots[n].of(name)) for place, n in enumerate(order)]
         scores = [(place, one) for place, one in every if one is not None]
-        if not scores:
-            continue
         values = np.asarray([[one.value, *_ends(one)] for _, one in scores]) * 100
         errors = np.abs(values[:, 1:].T - values[:, 0])
         axes.errorbar([place for place, _ in scores], values[:, 0], yerr=errors, color=line.colour, marker=line.marker,
-                      linestyle=line.dashes, linewidth=1.7, ms=5.5, elinewidth=1.3, capsize=3, label=name)  # fmt: skip
+                      linestyle=line.dashes, linewidth=1.7, ms=5.5, elinewidth=1.3, capsize=3,
+                      label=SHORT.get(name, CONTROLS.get(name, name)))  # fmt: skip
     axes.set_xticks(range(len(order)), [str(n) for n in order])
     axes.set_xlim(-0.35, len(order) - 0.65)
     start_at_zero(axes)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gssl_jax.errors import UserError
-from gssl_jax.knobs import at, is_number
+from gssl_jax.knobs import at, flat, is_number
 from gssl_jax.report.facts import duration, text_of
+from gssl_jax.report.measures import OWN
 from gssl_jax.report.reading import RunFiles, read_run
-from gssl_jax.report.words import OWN, Row, Score, comparison_table
+from gssl_jax.report.words import Row, Score, comparison_table
 from gssl_jax.runs.archive import Kept, read_pictures
 from gssl_jax.runs.folder import ABSENT, RunFolder, differing
 
@@ -105,9 +106,40 @@ def _by_measure(runs: Sequence[Compared], pick: Callable[[Compared, Row], Score 
 
 
 def settings(runs: Sequence[Compared]) -> list[tuple[str, tuple[str, ...]]]:
-    """Knobs that may change results and that the runs do not share, with their values in words."""
-    found = differing(*(run.files.config for run in runs))
-    return [(key, _in_words(values)) for key, values in found.items()]
+    """Knobs that may change results and that the runs do not share, with their values in words; the chain first.
+
+    What only one chain's stages have is no difference of its own: the chain names those stages. A stage that several
+    runs have is compared by the values in force there."""
+    own = {key for run in runs for key in flat(_stages(run.files.config))}
+    found = differing(*(_in_force(run.files.config, own) for run in runs))
+    kept = {key: values for key, values in found.items() if not key.startswith("stage.") or _unlike(values)}
+    order = sorted(kept, key=lambda key: key != "stages")
+    return [(key, _in_words(kept[key])) for key in order]
+
+
+def _stages(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What each stage of the chain changes, by its name; stages that the chain does not have are left out."""
+    groups, chain = config.get("stage"), config.get("stages")
+    if not isinstance(groups, Mapping) or not isinstance(chain, list):
+        return {}
+    return {name: groups[name] for name in chain if name in groups}
+
+
+def _in_force(config: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    """A configuration with the value of each key, `<stage>.<knob>`, that holds in a stage of its chain."""
+    base = {name: group for name, group in config.items() if name not in ("stage", "arms")}
+    plain, changed, chain = flat(base), flat(_stages(config)), _stages(config)
+    values = {}
+    for key in keys:
+        stage, _, knob = key.partition(".")
+        if stage in chain:
+            values[f"stage.{key}"] = changed.get(key, plain.get(knob, ABSENT))
+    return base | values
+
+
+def _unlike(values: Sequence[Any]) -> bool:
+    """Whether a knob has two values or more among the runs that have it."""
+    return len({json.dumps(value) for value in values if value != ABSENT}) > 1
 
 
 def _in_words(values: Sequence[Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gssl_jax.knobs import at, is_number
 from gssl_jax.report import captions, comparison_figures
+from gssl_jax.report.chains import chain_of, chain_words
 from gssl_jax.report.compared import (
     Compared,
     Measure,
@@ -22,6 +23,7 @@ from gssl_jax.report.compared import (
 )
 from gssl_jax.report.comparison_figures import short_names
 from gssl_jax.report.comparison_verdict import comparison_verdict
+from gssl_jax.report.measures import AREA_SUFFIX, is_auroc
 from gssl_jax.report.page import attempt, embedded, opening, paragraph, write_page
 from gssl_jax.report.tables import table, text
 from gssl_jax.report.verdict import Verdict
@@ -30,6 +32,7 @@ from gssl_jax.report.words import Score, class_scores, compare, interval_words, 
 HEADINGS = {
     "verdict": "Verdict",
     "table": "Scores",
+    "chains": "What each was trained on",
     "settings": "What differs",
     "gradcam": "Where the classifiers look",
     "classes": "Accuracy by class",
@@ -44,9 +47,15 @@ FROZEN = (
     "Accuracy on test images in per cent of small classifiers trained on frozen features, below it the 95 % interval, "
     "then the points above or below the first run, bold where the two intervals do not overlap."
 )
+AREAS = (
+    "Mean AUROC over the classes on test images, times 100 (50 is guessing, and none of this is an accuracy), below it "
+    "the 95 % interval, then the points above or below the first run, bold where the two intervals do not overlap."
+)
+CHAINS = "Every run from its beginning on, then each stage once."
 NO_TABLE = "There are no scores: the images came without labels."
 OTHER_GROUPS = "The groups are not made of the same classes in all runs, so their rows do not compare."
 NO_SETTING = "No setting that may change results differs."
+ONLY_CHAINS = "Of what may change results, nothing but the chain of stages differs."
 MANY_SETTINGS = 14
 """Rows of settings from which on their table is closed until asked for."""
 
@@ -99,7 +108,8 @@ def write_comparison(runs: Sequence[Compared], folder: Path) -> tuple[Path, Verd
     judged = comparison_verdict(runs, found)
     sections = {
         "table": _table(runs, found),
-        "settings": _settings(runs),
+        "chains": (chains := _chains(runs)),
+        "settings": _settings(runs, bool(chains)),
         "gradcam": _evidence(runs, figures),
         "classes": _classes(runs, figures),
         "tsne": _maps(runs, figures),
@@ -115,9 +125,11 @@ def write_comparison(runs: Sequence[Compared], folder: Path) -> tuple[Path, Verd
 
 
 def _table(runs: Sequence[Compared], found: Sequence[Measure]) -> str:
-    """The scores of all runs in up to three tables: own classifiers, their last step, frozen features."""
+    """The scores of all runs in up to four tables: own classifiers, their last step, frozen features by
+    accuracy and by AUROC."""
     own = [one for one in found if one.own]
-    kinds = ((OWN, own), (LAST, last_measures(runs)), (FROZEN, [one for one in found if not one.own]))
+    frozen, areas = ([one for one in found if not one.own and is_auroc(one.key) == area] for area in (False, True))
+    kinds = ((OWN, own), (LAST, last_measures(runs)), (FROZEN, frozen), (AREAS, areas))
     parts = [_scores(said, runs, rows) for said, rows in kinds if rows]
     if not same_groups(found):
         parts.append(paragraph(OTHER_GROUPS, "soft"))
@@ -128,7 +140,7 @@ def _scores(said: str, runs: Sequence[Compared], rows: Sequence[Measure]) -> str
     lines = []
     for one in rows:
         cells = "".join(_cell(score, one.scores[0] if place else None) for place, score in enumerate(one.scores))
-        lines.append(f'<tr><th scope="row">{text(one.label)}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{text(one.label.removesuffix(AREA_SUFFIX))}</th>{cells}</tr>')
     inside = table("", ("measure", *(run.name for run in runs)), lines)
     return f'{paragraph(said, "soft")}<div class="wide">{inside}</div>'
 
@@ -144,10 +156,28 @@ def _cell(one: Score | None, reference: Score | None) -> str:
     return f"<td>{per_cent(one.value)}<small>{interval}</small>{difference}</td>"
 
 
-def _settings(runs: Sequence[Compared]) -> str:
-    """Settings that differ, and what each run cost."""
-    changed = settings(runs)
-    inside = _values(runs, "setting", changed) if changed else paragraph(NO_SETTING)
+def _chains(runs: Sequence[Compared]) -> str:
+    """What led to every run, and what each stage did; nothing where all are one stage from the same beginning."""
+    chains = {run.name: chain_of(run.files) for run in runs}
+    if all(len(links) < 2 for _, links in chains.values()) and len({chain_words(run.files) for run in runs}) < 2:
+        return ""
+    lines = [_line(run.name, [chain_words(run.files) or "\u2013"]) for run in runs]
+    stages = dict.fromkeys(link._replace(parent="") for _, links in chains.values() for link in links)
+    told = [_line(link.stage, [words or "\u2013" for words in (link.method, link.data, link.steps)]) for link in stages]
+    first, second = table("", ("run", "chain"), lines), table("", ("stage", "method", "images", "length"), told)
+    return f'{paragraph(CHAINS, "soft")}<div class="wide words">{first}{second}</div>'
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    inside = "".join(f"<td>{text(words)}</td>" for words in cells)
+    return f'<tr><th scope="row">{text(name)}</th>{inside}</tr>'
+
+
+def _settings(runs: Sequence[Compared], chains: bool) -> str:
+    """Settings that differ, and what each run cost; where `chains` are shown, without their names."""
+    every = settings(runs)
+    changed = [one for one in every if not (chains and one[0] == "stages")]
+    inside = _values(runs, "setting", changed) if changed else paragraph(ONLY_CHAINS if every else NO_SETTING)
     if len(changed) > MANY_SETTINGS:
         inside = f"<details><summary>Show the {len(changed)} settings that differ</summary>{inside}</details>"
     return inside + _values(runs, "cost and surroundings", circumstances(runs))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gssl_jax.report.compared import Compared, Measure, same_groups, same_images, settings
+from gssl_jax.report.measures import AUROC_GUESS, HEADLINES, OWN, RAREST, is_auroc, kind, place, unit
 from gssl_jax.report.style import shorten
-from gssl_jax.report.verdict import HEADLINES, Bar, Verdict, by_difference, place
-from gssl_jax.report.words import OWN, RAREST, Score, compare, interval_said, listing, per_cent
+from gssl_jax.report.verdict import Bar, Verdict, by_difference
+from gssl_jax.report.words import Score, compare, interval_said, listing, per_cent
 
 ACCURACY = f"{OWN}/top1"
 MOST_SETTINGS = 4
 """Settings that the verdict names; of more it gives the number."""
+
+CHAIN = "the chain of stages"
 
 LONGEST_NAME = 40  # letters of a run's name beside its bar
 
@@ -41,7 +44,7 @@ def comparison_verdict(runs: Sequence[Compared], found: Sequence[Measure]) -> Ve
     against = [compare(one, scores[0]) for one in scores]
     tone, badge = _badge(best, [kind for _, kind in against])
     headline = _headline(measure, names, scores, best)
-    sentences = [_numbers(names, scores, best)]
+    sentences = [_numbers(measure, names, scores, best)]
     if len(runs) > 2:
         grouped = by_difference([(n, *difference) for n, difference in zip(names[1:], against[1:], strict=True)])
         sentences.append(f"In points against {names[0]}. {grouped}")
@@ -59,8 +62,11 @@ def comparison_verdict(runs: Sequence[Compared], found: Sequence[Measure]) -> Ve
     bars = tuple(
         Bar(shorten(n, LONGEST_NAME), "trained" if k == best else "pixels", scores[k]) for k, n in enumerate(names)
     )
-    what = "Accuracy on test images" + ("" if measure.key == ACCURACY else f", {measure.label}")
-    return Verdict(tone, badge, headline, (*sentences, *conditions, ONE_SEED), None, bars, what)
+    name = kind(measure.key)
+    what = f"{name[0].upper()}{name[1:]} on test images"
+    what += "" if measure.key == ACCURACY else f", {measure.label.removesuffix(f', {name}')}"
+    guess = AUROC_GUESS if is_auroc(measure.key) else None
+    return Verdict(tone, badge, headline, (*sentences, *conditions, ONE_SEED), None, bars, what, guess)
 
 
 def _headline_measure(found: Sequence[Measure]) -> Measure | None:
@@ -82,10 +88,10 @@ def _badge(best: int, against: Sequence[str]) -> tuple[str, str]:
 
 
 def _headline(measure: Measure, names: Sequence[str], scores: Sequence[Score], best: int) -> str:
-    value = f"{per_cent(scores[best].value)} %"
+    value = f"{per_cent(scores[best].value)}{unit(measure.key)}"
     start = f"{names[best]} is right for {value} of the test images"
     if measure.key != ACCURACY:
-        start = f"{place(measure.key, measure.label)}, {names[best]} reaches {value}"
+        start = f"{place(measure.key)}, {names[best]} reaches {value}"
     if not best:
         return f"{start}, and no other run is above it."
     points, kind = compare(scores[best], scores[0])
@@ -95,11 +101,13 @@ def _headline(measure: Measure, names: Sequence[str], scores: Sequence[Score], b
     return f"{start}, {size}{ends.get(kind, '.')}"
 
 
-def _numbers(names: Sequence[str], scores: Sequence[Score], best: int) -> str:
+def _numbers(measure: Measure, names: Sequence[str], scores: Sequence[Score], best: int) -> str:
     """The best score and the first run's, or the next best one's where the first is best, with their intervals."""
     others = [k for k in range(len(scores)) if k != best]
     other = 0 if best else max(others, key=lambda k: scores[k].value)
-    said = [f"{names[k]} {per_cent(scores[k].value)} % ({interval_said(scores[k])})" for k in (best, other)]
+    said = [
+        f"{names[k]} {per_cent(scores[k].value)}{unit(measure.key)} ({interval_said(scores[k])})" for k in (best, other)
+    ]
     return f"{said[0]} against {said[1]}."
 
 
@@ -128,7 +136,7 @@ def _elsewhere(found: Sequence[Measure], names: Sequence[str], rival: int) -> li
 
 def _conditions(runs: Sequence[Compared]) -> list[str]:
     """What the runs do not share beside what was to be compared."""
-    changed = [key for key, _ in settings(runs)]
+    changed = [CHAIN if key == "stages" else key for key, _ in settings(runs)]
     said = "The runs have the same settings."
     if len(changed) == 1:
         said = f"The runs differ in one setting: {changed[0]}."

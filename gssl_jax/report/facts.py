@@ -16,9 +16,20 @@ INTERVALS = {
     "bootstrap-test": "bootstrap over the test images",
 }
 METHODS = {
+    "maskcluster": "clusters of masked images by student and teacher, without labels (MaskCluster)",
+    "moco": "contrast with a queue of keys, without labels (MoCo v2)",
+    "byol": "prediction of a teacher's view, without labels and without negatives (BYOL)",
     "gated": "supervised training with gated pretext tasks (G-SSL)",
     "fixmatch": "semi-supervised training with gated pretext tasks (FixMatch with G-SSL)",
 }
+SHORT_METHODS = {
+    "maskcluster": "MaskCluster",
+    "moco": "MoCo v2",
+    "byol": "BYOL",
+    "gated": "G-SSL",
+    "fixmatch": "FixMatch with G-SSL",
+}
+WITH_LABELS = ("gated", "fixmatch")
 LOSSES = {"ce": "cross-entropy", "ldam": "LDAM", "focal": "focal loss"}
 REWEIGHTING = {
     "drw": "classes reweighted by their effective number from {drw_start} {unit}s on",
@@ -61,9 +72,10 @@ def text_of(value: Any) -> str:
 
 
 def leaves_of(tree: Any) -> str:
-    """The leaves of a group in one line: "depth 4 · heads 3 · patch 4"."""
+    """The leaves of a group that are not empty in one line: "depth 4 · heads 3 · patch 4"."""
     leaves = flatten(tree) if isinstance(tree, Mapping) else {}
-    return " \u00b7 ".join(f"{name.replace('_', ' ')} {text_of(value)}" for name, value in leaves.items())
+    told = {name: value for name, value in leaves.items() if value not in ("", [], ())}
+    return " \u00b7 ".join(f"{name.replace('_', ' ')} {text_of(value)}" for name, value in told.items())
 
 
 def duration(seconds: float) -> str:
@@ -78,7 +90,8 @@ def duration(seconds: float) -> str:
 def summary(run: RunFiles) -> str:
     """One sentence: what was trained, on what, for how long, where."""
     method, source = at(run.config, "method.name"), _source(run.config)
-    parts = [f"{method} {'training' if method in METHODS else 'pretraining'}" if method else "Pretraining"]
+    name = SHORT_METHODS.get(str(method), method)
+    parts = [f"{name} {'training' if method in WITH_LABELS else 'pretraining'}" if method else "Pretraining"]
     if source and ", " in source and ";" not in source:
         source = source.replace(", ", " (", 1) + ")"
     parts += [f"on {source}"] if source else []
@@ -102,6 +115,7 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Training images", _source(c)),
         ("Evaluation images", _evaluation(run)),
         ("Unreadable images", _unreadable(run)),
+        ("Started from", _origin(run)),
         ("Image size", f"{size} x {size} pixels, {_channels(channels)}" if size and channels else None),
         ("Backbone", leaves_of(at(c, "backbone"))),
         ("Parameters", f"{parameters:,}" if is_number(parameters) else None),
@@ -121,6 +135,12 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("Seed", text_of(seed) if seed is not None else None),
     ]
     return [(term, str(words)) for term, words in pairs if words]
+
+
+def _origin(run: RunFiles) -> str:
+    """What the run began with; empty where nothing says it."""
+    words = at(run.results, "run.started_from")
+    return {"scratch": "random weights"}.get(words, words) if isinstance(words, str) else ""
 
 
 def _source(config: Mapping[str, Any]) -> str:
@@ -264,13 +284,13 @@ def _channels(number: Any) -> str:
 
 def protocol_of(row: Row) -> str:
     """Protocol, interval and n of one row, in words (of the trained backbone where it was measured)."""
-    one = row.trained or row.untrained or row.pixels
-    assert one is not None  # comparison_table leaves out rows without a score
+    one = next(filter(None, (row.trained, *row.controls.values(), row.last)))  # a row has a score
     protocol = one.protocol
     if row.own and isinstance(protocol, Mapping):
         protocol = _own_protocol(row.key, protocol)
     elif isinstance(protocol, Mapping):
-        protocol = ", ".join(f"{name.replace('_', ' ')} {_short(text_of(value))}" for name, value in protocol.items())
+        told = {name: value for name, value in protocol.items() if name != "curve"}  # drawn, not told
+        protocol = ", ".join(f"{name.replace('_', ' ')} {_short(text_of(value))}" for name, value in told.items())
     interval = INTERVALS[one.interval] if one.interval in INTERVALS else str(one.interval or "not stored")
     n = "" if one.n is None else f", n = {one.n:,}"
     return f"{protocol or 'protocol not stored'}. 95 % interval: {interval}{n}."

@@ -13,8 +13,9 @@ import numpy as np
 
 from gssl_jax.evals.collapse import THINGS, WINDOW, assignment_signs, features_collapsed, in_words, remedy
 from gssl_jax.knobs import at, flag, is_number, scaled
+from gssl_jax.report.measures import kind
 from gssl_jax.report.reading import Metrics, RunFiles
-from gssl_jax.report.words import pretext_words
+from gssl_jax.report.words import CONTROLS, listing, pretext_words
 
 GATE_CLOSED = 0.2
 """Entropy of the mean weights as a share of ln T, below; a hint. Of two pretexts one then has 97 % of the weight, of
@@ -168,21 +169,22 @@ def _or_nan(value: float | None) -> float:
 
 def _trend(run: RunFiles) -> list[Finding]:
     """Is k-NN still rising at the end? Then longer training is the first thing to try."""
-    steps, values = run.metrics.series("eval/knn/top1", last_stage(run.metrics))
+    key = _knn(run)
+    steps, values = run.metrics.series(f"eval/{key}", last_stage(run.metrics))
     if len(values) < 3:
         return []
     earlier = float(np.interp(steps[0] + (steps[-1] - steps[0]) * 2 / 3, steps, values))
-    gain, noise = float(values[-1]) - earlier, _noise(run)
+    gain, noise, name = float(values[-1]) - earlier, _noise(run, key), f"k-NN {kind(key)}"
     if gain > noise:
-        text = f"k-NN gained {100 * gain:.1f} points in the last third of the training: a longer run probably helps."
+        text = f"{name} gained {100 * gain:.1f} points in the last third of the training: a longer run probably helps."
         return [Finding("hint", "Still learning at the end", text, scaled(run.config, "optim.duration", 2.0))]
     if gain < -noise:
         text = (
-            f"k-NN accuracy lost {-100 * gain:.1f} points in the last third of the training. "
+            f"{name} lost {-100 * gain:.1f} points in the last third of the training. "
             "A lower learning rate or a shorter run may keep it."
         )
-        return [Finding("hint", "Accuracy fell towards the end", text, scaled(run.config, "optim.learning_rate", 0.5))]
-    return [Finding("good", "Training has settled", "k-NN accuracy hardly changed in the last third of the training.")]
+        return [Finding("hint", "The score fell towards the end", text, scaled(run.config, "optim.learning_rate", 0.5))]
+    return [Finding("good", "Training has settled", f"{name} hardly changed in the last third of the training.")]
 
 
 def _converged(run: RunFiles) -> list[Finding]:
@@ -191,13 +193,19 @@ def _converged(run: RunFiles) -> list[Finding]:
     short = [name for name, table in tables.items() if at(table, "linear/top1.protocol.converged") is False]
     if not short:
         return []
-    text = f"On {', '.join(short)} features the linear classifier stopped before it had converged."
+    names = listing([CONTROLS.get(name, name) for name in short])
+    text = f"The linear classifier stopped before it had converged on the features of: {names}."
     return [Finding("hint", "More iterations needed", text, scaled(run.config, "evals.linear.max_iterations", 4.0))]
 
 
-def _noise(run: RunFiles) -> float:
-    """Half the width of the k-NN interval, or a fixed step where there is none."""
-    entry = at(run.results, "eval")
-    entry = entry["knn/top1"] if isinstance(entry, dict) and "knn/top1" in entry else None
+def _knn(run: RunFiles) -> str:
+    """The measure of k-NN that was logged: its accuracy, or with several labels an image its AUROC."""
+    return next((key for key in ("knn/top1", "knn/auroc") if run.metrics.keys(f"eval/{key}")), "knn/top1")
+
+
+def _noise(run: RunFiles, key: str) -> float:
+    """Half the width of the interval of a measure, or a fixed step where there is none."""
+    entries = at(run.results, "eval")
+    entry = entries.get(key) if isinstance(entries, dict) else None
     low, high = at(entry, "low"), at(entry, "high")
     return (high - low) / 2 if is_number(low) and is_number(high) else STILL_RISING

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report import captions, charts, labelled_charts, pictures
+from gssl_jax.report import captions, charts, continuation, labelled_charts, pictures, progress_charts
+from gssl_jax.report.chains import chain_list, last_method
 from gssl_jax.report.facts import facts, feature_notes, protocol_of, summary, text_of
 from gssl_jax.report.health import Finding, findings
+from gssl_jax.report.measures import fine_tuned
 from gssl_jax.report.page import attempt, definitions, embedded, opening, paragraph, write_page
 from gssl_jax.report.reading import RunFiles, read_run
 from gssl_jax.report.tables import class_table, score_tables, text
@@ -48,11 +50,14 @@ def write_report(folder: Path, pictures_by_name: Pictures, classes: Sequence[str
     rows, found = comparison_table(run.results), findings(run)
     alarms = sum(one.level == "alarm" for one in found)
     judged = verdict(run.results, alarms, validated=bool(run.metrics.keys("eval/validation")))
+    judged = judged._replace(sentences=(*continuation.notice(run), *judged.sentences))
     figures = folder / "figures"
     sections = {
         "table": _table(run.results, rows),
+        "continuation": continuation.section(run),
         "run": _run(run),
-        "lowshot": _lowshot(run, rows, figures),
+        "lowshot": _lowshot(rows, figures),
+        "iterations": _iterations(rows, figures),
         "classes": _classes(run, figures),
         "curves": _curves(run, rows, figures),
         "health": _health(found, run),
@@ -80,17 +85,26 @@ def _table(results: Mapping[str, Any], rows: list[Row]) -> str:
 
 def _run(run: RunFiles) -> str:
     problems = "".join(paragraph(sentence, "soft") for sentence in run.problems)
-    return f"{paragraph(summary(run))}{problems}{definitions(facts(run))}"
+    return f"{paragraph(summary(run))}{problems}{chain_list(run)}{definitions(facts(run))}"
 
 
-def _lowshot(run: RunFiles, rows: list[Row], folder: Path) -> str:
-    """Nothing for a labelled method that was not judged with few labels: it had labels."""
+def _lowshot(rows: list[Row], folder: Path) -> str:
+    """Nothing where something was measured, but not with few labels."""
     drawn = attempt(lambda: charts.draw_lowshot(rows, folder), captions.MISSING["lowshot"])
     if isinstance(drawn, str):
-        return "" if labelled(run.results) else paragraph(drawn)
+        return "" if rows and drawn == captions.MISSING["lowshot"] else paragraph(drawn)
     figure = _figure(drawn, "lowshot", captions.LOWSHOT[0], "chart")
     notes = "".join(paragraph(sentence) for sentence in captions.LOWSHOT[1:])
     return f'<div class="pair">{figure}<div>{notes}</div></div>'
+
+
+def _iterations(rows: list[Row], folder: Path) -> str:
+    """The linear classifier over its iterations; nothing where no protocol has them."""
+    path = progress_charts.draw_iterations(rows, folder)
+    if path is None:
+        return ""
+    figure = _figure(path, "iterations", captions.ITERATIONS[0], "chart")
+    return f'<div class="pair">{figure}<div>{paragraph(captions.ITERATIONS[1])}</div></div>'
 
 
 def _classes(run: RunFiles, folder: Path) -> str:
@@ -110,14 +124,15 @@ def _classes(run: RunFiles, folder: Path) -> str:
 
 
 def _curves(run: RunFiles, rows: list[Row], folder: Path) -> str:
-    knn = next((row for row in rows if row.key == "knn/top1"), None)
-    scores = {} if knn is None else {"untrained": knn.untrained, "raw pixels": knn.pixels}
-    controls = {name: one.value for name, one in scores.items() if one is not None}
+    knn = next((row for row in rows if row.key in ("knn/top1", "knn/auroc")), None)
+    controls = {name: one.value for name, one in knn.controls.items()} if knn else {}
     chosen = at(run.results, "run.selected_step")
-    drawn = charts.draw_curves(run.metrics, controls, folder, chosen if is_number(chosen) else None)
+    watched = at(run.results, "run.continuation")
+    drawn = charts.draw_curves(run.metrics, controls, folder, chosen if is_number(chosen) else None, watched)
     if not drawn:
         return paragraph(captions.MISSING["curves"])
-    figures = "".join(_figure(path, name, captions.CURVES[name], "chart") for name, path in drawn.items())
+    words = captions.CURVES | {"loss": captions.LOSS_OF.get(last_method(run), captions.CURVES["loss"])}
+    figures = "".join(_figure(path, name, words[name], "chart") for name, path in drawn.items())
     return f'<div class="columns">{figures}</div>'
 
 
@@ -139,8 +154,8 @@ def _health(found: list[Finding], run: RunFiles) -> str:
 
 
 def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: Path) -> str:
-    """The picture sheets, each with a sentence on how to read it, or with one that says why it is not there; of a
-    labelled method only what it owes."""
+    """The picture sheets, each with a sentence on how to read it, or with one that says why it is not there, where
+    the method could have it."""
     draw: dict[str, Callable[[Any], Path]] = {
         "gradcam": lambda p: pictures.draw_gradcam(p, classes, folder),
         "reconstruction": lambda p: pictures.draw_reconstruction(p, folder),
@@ -149,7 +164,7 @@ def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: 
         "neighbours": lambda p: pictures.draw_neighbours(p, classes, folder),
         "tsne": lambda p: charts.draw_tsne(p["points"], p["labels"], classes, folder),
     }
-    owed = set(captions.OWN_SHEETS) if labelled(run.results) else set(draw) - {"gradcam"}
+    owed = _owed(run)
     parts = []
     for name, drawer in draw.items():
         if name not in owed and name not in given:
@@ -166,12 +181,22 @@ def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: 
     return f'<div class="pictures">{"".join(parts)}</div>'
 
 
+def _owed(run: RunFiles) -> set[str]:
+    """The sheets whose absence is worth a sentence: those that the method and its backbone can have."""
+    owed = set(captions.SHEETS)
+    if labelled(run.results):
+        return owed | {"gradcam"}
+    owed |= {"reconstruction", "clusters"} if at(run.config, "method.prototypes.patch") else set()
+    return owed | ({"attention"} if at(run.config, "backbone.kind") == "vit" else set())
+
+
 def _protocol(rows: list[Row]) -> str:
     if not rows:
         return paragraph(captions.MISSING["protocol"])
     measures = definitions([(row.label, protocol_of(row)) for row in rows])
     notes = definitions([(f"feature {name}", words) for name, words in feature_notes(frozen_rows(rows))])
-    said = captions.OWN_PROTOCOL if own_rows(rows) else captions.PROTOCOL
+    said: tuple[str, ...] = captions.OWN_PROTOCOL if own_rows(rows) else captions.PROTOCOL
+    said += (captions.TUNED_PROTOCOL,) if any(fine_tuned(row.key) for row in rows) else ()
     return "".join(paragraph(sentence) for sentence in said) + measures + notes
 
 

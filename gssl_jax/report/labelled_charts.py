@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from gssl_jax.evals.per_class import class_groups
 from gssl_jax.report.lines import finish, plot
+from gssl_jax.report.measures import GROUPS
 from gssl_jax.report.reading import Metrics
 from gssl_jax.report.style import (
     BLUE,
@@ -29,7 +30,7 @@ from gssl_jax.report.style import (
     start_at_zero,
     title,
 )
-from gssl_jax.report.words import GROUPS, ClassScores, pretext_words
+from gssl_jax.report.words import ClassScores, pretext_words
 
 PRETEXT_LINES = (*TERMS, Line(SKY, (0, (5, 1, 1, 1)), "P"), Line(INK, (0, (1, 1)), "X"))
 MOST_NAMES = 24

@@ -60,7 +60,9 @@ def opening(judged: Verdict, classes: int, headings: Mapping[str, str]) -> str:
 def _bars(judged: Verdict, classes: int) -> str:
     """The headline and what it is compared with as bars from 0 to 100 per cent with their intervals, and a dotted
     line at chance."""
-    chance = f'<span class="chance" style="left:{100 / classes:.2f}%"></span>' if classes > 1 else ""
+    guess = judged.guess or (1 / classes if classes > 1 else 0.0)
+    chance = f'<span class="chance" style="left:{100 * guess:.2f}%"></span>' if guess else ""
+    percent = "" if judged.guess else " %"
     lines = []
     for who, kind, one in judged.bars:
         value = min(max(100 * one.value, 0.0), 100.0)
@@ -69,10 +71,11 @@ def _bars(judged: Verdict, classes: int) -> str:
             place = f"left:{100 * one.low:.2f}%;width:{100 * (one.high - one.low):.2f}%"
             span = f'<span class="span" style="{place}"></span>'
         bar = f'<span class="bar {kind}" style="width:{value:.2f}%"></span>'
-        lines.append(f'<span class="who">{text(who)}</span><b>{per_cent(one.value)} %</b>'
+        lines.append(f'<span class="who">{text(who)}</span><b>{per_cent(one.value)}{percent}</b>'
                      f'<span class="track">{bar}{span}{chance}</span>')  # fmt: skip
-    note = f" Dotted: guessing among {classes} classes, {100 / classes:.1f} %." if classes > 1 else ""
-    caption = f"{judged.measure}, from 0 to 100 %; the thin line is the 95 % interval.{note}"
+    among = "" if judged.guess else f" among {classes} classes"
+    note = f" Dotted: guessing{among}, {100 * guess:.1f}{percent}." if guess else ""
+    caption = f"{judged.measure}, from 0 to 100{percent}; the thin line is the 95 % interval.{note}"
     return f'<div class="bars" aria-hidden="true">{"".join(lines)}</div>{paragraph(caption, "soft")}'
 
 

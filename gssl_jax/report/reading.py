@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,12 +74,14 @@ class Metrics:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """config.json, results.json and metrics.jsonl of one run; `problems` says in sentences what could not be read."""
+    """config.json, results.json, metrics.jsonl and lineage.json of one run; `problems` says in sentences what could not
+    be read. Without a lineage (older runs have none) `lineage` is empty."""
 
     config: Tree
     results: Tree
     metrics: Metrics
     problems: tuple[str, ...] = ()
+    lineage: Tree = field(default_factory=dict)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
@@ -92,12 +94,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Reads the three files of a run folder. Nothing raises: what is missing is empty and named in `problems`."""
+    """Reads the files of a run folder. Nothing raises: what is missing is empty and named in `problems`."""
     problems: list[str] = []
     config = _read_object(folder / "config.json", problems)
     results = _read_object(folder / "results.json", problems)
     metrics = _read_metrics(folder / "metrics.jsonl", problems)
-    return RunFiles(config, results, metrics, tuple(problems))
+    lineage = _read_object(folder / "lineage.json", problems) if (folder / "lineage.json").exists() else {}
+    return RunFiles(config, results, metrics, tuple(problems), lineage)
 
 
 def _read_object(path: Path, problems: list[str]) -> Tree:

@@ -37,9 +37,12 @@ class Line(NamedTuple):
 
 BACKBONES = {
     "trained": Line(BLUE, "-", "o"),
+    "started": Line(GREEN, (0, (4, 1)), "D"),
+    "refreshed": Line(ORANGE, "-.", "v"),
     "untrained": Line(VERMILLION, "--", "s"),
-    "raw pixels": Line(GREY, ":", "^"),
+    "pixels": Line(GREY, ":", "^"),
 }
+"""By the name of the control in results.json."""
 TERMS = (
     Line(BLUE, "-", "o"),
     Line(VERMILLION, "--", "s"),

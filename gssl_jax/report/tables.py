@@ -7,17 +7,22 @@ from html import escape
 from typing import Any
 
 from gssl_jax.report import captions
+from gssl_jax.report.measures import AREA_SUFFIX
 from gssl_jax.report.words import (
-    CONTROLS,
     ClassScores,
     Row,
     Score,
+    columns_of,
     frozen_rows,
     interval_words,
     own_columns,
     own_rows,
     per_cent,
+    tables_of,
 )
+
+MOST_COLUMNS = 4
+"""Columns that a phone has room for; a wider table scrolls in a frame of its own."""
 
 
 def text(words: str) -> str:
@@ -34,11 +39,11 @@ def score_tables(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
         words = captions.OWN_TABLE + (f" {captions.OWN_CHOICE}" if len(columns) > 1 else "")
         cells = [(row.label, (row.trained, row.last)[: len(columns)]) for row in own]
         parts.append(_scores(words, ("own classifier", *columns), cells))
-    if frozen:
-        words = captions.FROZEN_TABLE if own else captions.TABLE
-        headings = ("frozen features" if own else "measure", "trained", *CONTROLS.values())
-        cells = [(row.label, (row.trained, row.untrained, row.pixels)) for row in frozen]
-        parts.append(_scores(words, headings, cells))
+    for part in tables_of(frozen):
+        named = columns_of(part)
+        headings = ("frozen features" if own else "measure", "trained", *named.values())
+        cells = [(row.label.removesuffix(AREA_SUFFIX), (row.trained, *map(row.of, named))) for row in part]
+        parts.append(_scores(captions.on_features(part, bool(own)), headings, cells))
     return "".join(parts)
 
 
@@ -47,7 +52,9 @@ def _scores(caption: str, headings: Sequence[str], rows: Sequence[tuple[str, tup
     for label, scores in rows:
         cells = "".join(_cell(one, place == 0) for place, one in enumerate(scores))
         lines.append(f'<tr><th scope="row">{text(label)}</th>{cells}</tr>')
-    return table(caption, headings, lines)
+    if len(headings) <= MOST_COLUMNS:
+        return table(caption, headings, lines)
+    return f'<p class="soft">{text(caption)}</p><div class="wide">{table("", headings, lines)}</div>'
 
 
 def _cell(one: Score | None, first: bool) -> str:

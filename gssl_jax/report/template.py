@@ -11,11 +11,12 @@ from string import Template
 CSS = """
 :root { color-scheme: light dark; --page: #f6f5f2; --card: #ffffff; --ink: #23262b; --soft: #5f656e; --line: #e3e1dc;
   --blue: #0072b2; --orange: #b84d00; --grey: #8a8f98; --good: #00704f; --goodback: #e3f2ec; --bad: #a63c00;
-  --badback: #fbe9df; --hint: #6b5600; --hintback: #f6efd6; --none: #4d535c; --noneback: #ecebe7; --track: #efeeea; }
+  --badback: #fbe9df; --hint: #6b5600; --hintback: #f6efd6; --none: #4d535c; --noneback: #ecebe7; --track: #efeeea;
+  --green: #009e73; --yellow: #c79100; }
 @media (prefers-color-scheme: dark) { :root { --page: #0d0d0d; --card: #171717; --ink: #e6e4e0; --soft: #a3a6ab;
   --line: #2b2b2b; --blue: #56b4e9; --orange: #f0894a; --grey: #8a8f98; --good: #5fd0a4; --goodback: #12291f;
   --bad: #f7a072; --badback: #331a0d; --hint: #e2c04d; --hintback: #2b2410; --none: #b5b8bd; --noneback: #242424;
-  --track: #262626; }
+  --track: #262626; --green: #35b98f; --yellow: #d9a832; }
   img.chart { filter: invert(.91) hue-rotate(180deg); } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
@@ -39,6 +40,7 @@ section > :last-child { margin-bottom: 0; }
 .badge { display: inline-block; border-radius: 99px; padding: .15rem .8rem; font-size: .85rem; font-weight: 600; }
 .good { color: var(--good); background: var(--goodback); }
 .bad, .alarm { color: var(--bad); background: var(--badback); }
+.stopped { border-left: 4px solid var(--hint); padding-left: .9rem; }
 .unclear, .hint { color: var(--hint); background: var(--hintback); }
 .none { color: var(--none); background: var(--noneback); }
 .soft, figcaption, caption { color: var(--soft); font-size: .9rem; line-height: 1.5; }
@@ -48,6 +50,8 @@ section > :last-child { margin-bottom: 0; }
 .bars .bar { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: var(--grey); opacity: .85; }
 .bars .bar.trained { background: var(--blue); }
 .bars .bar.untrained { background: var(--orange); }
+.bars .bar.started { background: var(--green); }
+.bars .bar.refreshed { background: var(--yellow); }
 .bars .span { position: absolute; top: 50%; height: 2px; margin-top: -1px; background: var(--ink); }
 .bars .span::before, .bars .span::after { content: ""; position: absolute; top: -4px; height: 10px; width: 2px;
   background: var(--ink); }
@@ -68,6 +72,11 @@ td.first { font-weight: 650; } td.first small { font-weight: 400; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .35rem 1.25rem; margin: .75rem 0 0;
   font-size: .95rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+ol.chain { list-style: none; padding: 0; margin: 1rem 0 0; display: flex; flex-wrap: wrap; gap: 1rem 2.2rem; }
+ol.chain li { position: relative; background: var(--track); border-radius: 8px; padding: .6rem .9rem;
+  overflow-wrap: anywhere; }
+ol.chain li + li::before { content: "\u2192"; position: absolute; left: -1.65rem; top: .6rem; color: var(--soft); }
+ol.chain small { display: block; color: var(--soft); font-size: .82rem; line-height: 1.45; }
 .pair { display: grid; grid-template-columns: 1fr; gap: 1.75rem 2rem; margin-top: 1rem; }
 @media (min-width: 46rem) { .pair { grid-template-columns: 1fr 1fr; } }
 figure { margin: 0; min-width: 0; }
@@ -86,6 +95,7 @@ figcaption { margin-top: .5rem; }
 .wide th:first-child { min-width: 7.5rem; overflow-wrap: break-word; }
 details + .wide { margin-top: 1.25rem; }
 .wide td { min-width: 4.6rem; }
+.words th, .words td { text-align: left; }
 .sheets { margin: 1rem 0; }
 .sheets figure { overflow-x: auto; }
 .sheets img.chart { min-width: 34rem; max-width: 46rem; }
@@ -105,7 +115,8 @@ footer { color: var(--soft); font-size: .85rem; padding-bottom: 2.5rem; }
   section { padding: 1.1rem .9rem; } .bars { grid-template-columns: 1fr max-content; gap: .2rem .75rem; }
   .bars .track { grid-column: 1 / -1; margin-bottom: .5rem; } .bars b { grid-column: 2; }
   dl { grid-template-columns: 6.4rem 1fr; gap: .35rem .75rem; } th, td { padding: .45rem .3rem; }
-  thead th { font-size: .8rem; } }
+  thead th { font-size: .8rem; } ol.chain { flex-direction: column; gap: 1.7rem; }
+  ol.chain li + li::before { content: "\u2193"; left: .9rem; top: -1.65rem; } }
 @media print { section { break-inside: avoid; border: 0; padding: 0; } nav { display: none; } }
 """
 

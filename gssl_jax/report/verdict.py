@@ -1,8 +1,8 @@
 """The verdict of a report: one headline, and a few sentences that qualify it.
 
-A backbone learned without labels is judged against the untrained one by the same small classifiers. A labelled method
-is judged by its own accuracy; beside it stands the best that the untrained backbone does with the same labelled
-images, where that was measured.
+A backbone learned without labels is judged by small classifiers against the one that it started from, or against the
+untrained one where it started from nothing. A labelled method is judged by its own accuracy; beside it stands the best
+that either does with the same labelled images, where that was measured.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gssl_jax.knobs import at, is_number
+from gssl_jax.report import gains
+from gssl_jax.report.measures import AUROC_GUESS, HEADLINES, is_auroc, kind, place, unit
 from gssl_jax.report.words import (
-    CONTROLS,
     Row,
     Score,
     class_scores,
+    columns_of,
     compare,
     comparison_table,
     frozen_rows,
@@ -27,26 +29,19 @@ from gssl_jax.report.words import (
     signed,
 )
 
-# The question of a person with few labels comes first, and the least noisy of its answers.
-HEADLINES = ("lowshot_5/top1", "lowshot_2/top1", "lowshot_1/top1", "linear/top1", "knn/top1")
-TONES = {
-    "above": ("good", "Clear gain"),
-    "below": ("bad", "Worse than untrained"),
-    "unclear": ("unclear", "No clear difference"),
-    "unknown": ("unclear", "Difference without an interval"),
-}
 OWN_TONES = {
-    "above": ("good", "Better than untrained features"),
-    "below": ("bad", "Worse than untrained features"),
-    "unclear": ("unclear", "Level with untrained features"),
+    "above": ("good", "Better than {} features"),
+    "below": ("bad", "Worse than {} features"),
+    "unclear": ("unclear", "Level with {} features"),
     "unknown": ("unclear", "Difference without an interval"),
 }
+FEATURES = {"started": "the start's", "untrained": "untrained"}
 CLASSIFIERS = {"linear/top1": "a linear classifier", "knn/top1": "k-NN"}
 ONE_SEED = "One training run with one seed: the intervals cover the choice of images, not the luck of training."
 
 
 class Bar(NamedTuple):
-    """A bar below the headline: `who` in words, `kind` is trained, untrained or pixels."""
+    """A bar below the headline: `who` in words, `kind` is trained or the name of a control."""
 
     who: str
     kind: str
@@ -55,7 +50,8 @@ class Bar(NamedTuple):
 
 class Verdict(NamedTuple):
     """`tone` is good, unclear, bad or none; `row` is the measure of the headline (None without labels), `bars` are
-    its scores and what they are compared with, `measure` says what the bars are of."""
+    its scores and what they are compared with, `measure` says what the bars are of; `guess` is what guessing gets, a
+    fraction, where it does not follow from the number of classes."""
 
     tone: str
     badge: str
@@ -64,6 +60,7 @@ class Verdict(NamedTuple):
     row: Row | None
     bars: tuple[Bar, ...] = ()
     measure: str = ""
+    guess: float | None = None
 
 
 def verdict(results: Mapping[str, Any], alarms: int = 0, validated: bool = False) -> Verdict:
@@ -83,26 +80,31 @@ def verdict(results: Mapping[str, Any], alarms: int = 0, validated: bool = False
         return _own(results, rows, warning, validated)
     known = {row.key: row for row in rows}
     ordered = [known[key] for key in HEADLINES if key in known] or rows
-    row = next((r for r in ordered if r.untrained is not None), ordered[0])
-    if row.trained is None or row.untrained is None:
-        return _without_control(row, warning)
-    kind = compare(row.trained, row.untrained)[1]
-    tone, badge = TONES[kind]
-    sentences = [_numbers(row.trained, row.untrained)]
-    if row.pixels is not None:
-        sentences.append(_pixels_sentence(row.trained, row.pixels))
-        if kind == "above" and compare(row.trained, row.pixels)[1] != "above":
-            tone, badge = "unclear", "Gain over untrained, not over raw pixels"
-    sentences += _other_rows([other for other in ordered if other.key != row.key])
-    headline = _headline(row, row.trained, row.untrained)
-    return Verdict(tone, badge, headline, (*warning, *sentences, ONE_SEED), row, _bars(row), f"Accuracy, {row.label}")
+    name = gains.reference(ordered)
+    if name is None:
+        return _without_control(ordered[0], warning)
+    row = next(row for row in ordered if row.of(name) is not None)
+    tone, badge, headline = gains.judged(row, name)
+    others = [other for other in (*ordered, *(r for r in rows if r not in ordered)) if other.key != row.key]
+    sentences = [*gains.sentences(row, name, results), *_other_rows(others, name)]
+    return Verdict(tone, badge, headline, (*warning, *sentences, ONE_SEED), row, _bars(row), _measure(row), _guess(row))
+
+
+def _measure(row: Row) -> str:
+    """What the bars show: "Accuracy, 5 images per class"."""
+    words = f"{kind(row.key)}, {row.label.removesuffix(f', {kind(row.key)}')}"
+    return words[0].upper() + words[1:]
+
+
+def _guess(row: Row) -> float | None:
+    """What guessing gets where it does not follow from the number of classes."""
+    return AUROC_GUESS if is_auroc(row.key) else None
 
 
 def _bars(row: Row) -> tuple[Bar, ...]:
-    """The scores of a measure for the three backbones."""
-    scores = zip(("trained", *CONTROLS), ("trained", *CONTROLS.values()), (row.trained, row.untrained, row.pixels),
-                 strict=True)  # fmt: skip
-    return tuple(Bar(who, kind, one) for kind, who, one in scores if one is not None)
+    """The scores of a measure for every backbone."""
+    names = {"trained": "trained", **columns_of([row])}
+    return tuple(Bar(who, name, one) for name, who in names.items() if (one := row.of(name)) is not None)
 
 
 def _own(results: Mapping[str, Any], rows: Sequence[Row], warning: tuple[str, ...], validated: bool) -> Verdict:
@@ -116,21 +118,24 @@ def _own(results: Mapping[str, Any], rows: Sequence[Row], warning: tuple[str, ..
         headline += f", and for {per_cent(tail.trained.value)} % in the {tail.label}"
         bars.append(Bar(tail.label, "trained", tail.trained))
     sentences = [_chosen(results, row, tail, validated), *_attacked(own)]
-    reference = _reference(row.trained, rows)
+    name, reference = _reference(row.trained, rows)
     tone, badge = "unclear", "Nothing to compare with"
-    if reference is None or reference.untrained is None:
+    other = reference.of(name) if reference is not None else None
+    if reference is None or other is None:
         sentences.append(
             "The untrained backbone was not measured on the same labelled images, so this report does not say what "
             "training the backbone has brought."
         )
     else:
-        tone, badge = OWN_TONES[compare(row.trained, reference.untrained)[1]]
-        sentences.append(_reference_sentence(row.trained, reference.untrained, reference.key))
-        bars.append(Bar(f"untrained, {reference.label}", "untrained", reference.untrained))
-    guess = _guess(results)
+        tone, badge = OWN_TONES[compare(row.trained, other)[1]]
+        badge = badge.format(FEATURES[name])
+        sentences.append(_reference_sentence(row.trained, other, reference.key, name))
+        bars.append(Bar(f"{columns_of([reference])[name]}, {reference.label}", name, other))
+    guess = _chance(results)
     if guess is not None and row.trained.low is not None and row.trained.low <= guess:
         tone, badge = "bad", "No better than guessing"
-    sentences += _other_rows(frozen_rows(rows), "On frozen features, in points against the untrained backbone.")
+    whose = {"started": "what it started from", "untrained": "the untrained backbone"}[name]
+    sentences += _other_rows(frozen_rows(rows), name, f"On frozen features, in points against {whose}.")
     return Verdict(tone, badge, headline + ".", (*warning, *sentences, ONE_SEED), row, tuple(bars),
                    "Accuracy on test images")  # fmt: skip
 
@@ -161,22 +166,21 @@ def _attacked(own: Sequence[Row]) -> list[str]:
     return [f"When the images are attacked it is right for {listing(parts)}."] if parts else []
 
 
-def _reference(one: Score, rows: Sequence[Row]) -> Row | None:
-    """The best measure of the untrained backbone that used as many labelled images as the method itself, or None."""
+def _reference(one: Score, rows: Sequence[Row]) -> tuple[str, Row | None]:
+    """Which control a labelled method is compared with, and its best measure that used as many labelled images as the
+    method itself, or None."""
     counts = at(one.protocol, "train_images")
     images = sum(counts) if isinstance(counts, list) else None
-    same = [
-        row
-        for row in rows
-        if row.key in CLASSIFIERS
-        and row.untrained is not None
-        and images is not None
-        and at(row.untrained.protocol, "train_images") == images
-    ]
-    return max(same, key=lambda row: row.untrained.value if row.untrained else 0.0, default=None)
+    for name in gains.REFERENCES:
+        found = [(other.value, place, row) for place, row in enumerate(rows)
+                 if row.key in CLASSIFIERS and images is not None and (other := row.of(name)) is not None
+                 and at(other.protocol, "train_images") == images]  # fmt: skip
+        if found:
+            return name, max(found)[2]
+    return "untrained", None
 
 
-def _reference_sentence(one: Score, other: Score, key: str) -> str:
+def _reference_sentence(one: Score, other: Score, key: str, name: str) -> str:
     points, kind = compare(one, other)
     size = {
         "above": f"{abs(points):.1f} points less",
@@ -184,26 +188,26 @@ def _reference_sentence(one: Score, other: Score, key: str) -> str:
         "unclear": "no clear difference: the intervals overlap",
         "unknown": f"a difference of {abs(points):.1f} points without intervals to judge it by",
     }[kind]
+    whose = {"started": "backbone it started from", "untrained": "untrained backbone"}[name]
     return (
-        f"With the same labelled images, {CLASSIFIERS[key]} on the features of the untrained backbone has "
+        f"With the same labelled images, {CLASSIFIERS[key]} on the features of the {whose} has "
         f"{per_cent(other.value)} % ({interval_said(other)}), {size}."
     )
 
 
-def _guess(results: Mapping[str, Any]) -> float | None:
-    """What guessing gets, a fraction."""
+def _chance(results: Mapping[str, Any]) -> float | None:
+    """What guessing gets among the classes, a fraction."""
     classes = class_scores(results)
     return 1.0 / len(classes.names) if classes is not None else None
 
 
 def _without_control(row: Row, warning: tuple[str, ...]) -> Verdict:
     assert row.trained is not None
-    score = f"{per_cent(row.trained.value)} % ({interval_said(row.trained)})"
-    headline = f"{place(row.key, row.label)} this backbone reaches {score}."
+    score = f"{per_cent(row.trained.value)}{unit(row.key)} ({interval_said(row.trained)})"
+    headline = f"{place(row.key)} this backbone reaches {score}."
     text = "The untrained backbone was not measured, so this run cannot say whether pretraining helped."
-    return Verdict(
-        "unclear", "Nothing to compare with", headline, (*warning, text), row, _bars(row), f"Accuracy, {row.label}"
-    )
+    said = (*warning, text)
+    return Verdict("unclear", "Nothing to compare with", headline, said, row, _bars(row), _measure(row), _guess(row))
 
 
 def _without_scores(results: Mapping[str, Any], warning: tuple[str, ...]) -> Verdict:
@@ -232,38 +236,12 @@ def _evaluated(results: Mapping[str, Any]) -> list[Any]:
     return [entry for entry in entries.values() if entry] if isinstance(entries, Mapping) else []
 
 
-def _headline(row: Row, one: Score, other: Score) -> str:
-    points, kind = compare(one, other)
-    size = "level with" if points == 0 else f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
-    end = {
-        "above": ".",
-        "below": ": pretraining made it worse.",
-        "unclear": ", within the intervals: this run shows no difference.",
-        "unknown": ", without intervals to judge it by.",
-    }
-    return f"{place(row.key, row.label)} this backbone is {size} the untrained one{end[kind]}"
-
-
-def _numbers(one: Score, other: Score) -> str:
-    """The two scores behind the headline, with their intervals."""
-    return f"{per_cent(one.value)} % ({interval_said(one)}) against {per_cent(other.value)} % ({interval_said(other)})."
-
-
-def _pixels_sentence(one: Score, pixels: Score) -> str:
-    points, kind = compare(one, pixels)
-    if kind == "above":
-        return f"It is {points:.1f} points above the same classifier on raw pixels ({per_cent(pixels.value)} %)."
-    size = (
-        f"{abs(points):.1f} points below" if kind == "below" else f"not clearly better than ({signed(points)} points)"
-    )
-    return f"It is {size} the same classifier on raw pixels, {per_cent(pixels.value)} % ({interval_said(pixels)})."
-
-
-def _other_rows(
-    rows: Sequence[Row], start: str = "The other measures, in points against the untrained one."
-) -> list[str]:
-    """The measures that are not the headline, grouped by how they compare with the untrained backbone."""
-    found = [(row.label, *compare(row.trained, row.untrained)) for row in rows if row.trained and row.untrained]
+def _other_rows(rows: Sequence[Row], name: str, start: str = "") -> list[str]:
+    """The measures that are not the headline, grouped by how they compare with the control `name`."""
+    start = start or f"The other measures, in points against {gains.REFERENCES[name]}."
+    found = [
+        (row.label, *compare(row.trained, other)) for row in rows if row.trained and (other := row.of(name)) is not None
+    ]
     return [f"{start} {by_difference(found)}"] if found else []
 
 
@@ -277,9 +255,3 @@ def by_difference(found: Sequence[tuple[str, float, str]]) -> str:
     }
     groups = {kind: [f"{name} ({signed(points)})" for name, points, this in found if this == kind] for kind in words}
     return " ".join(f"{words[kind]}: {listing(names)}." for kind, names in groups.items() if names)
-
-
-def place(key: str, label: str) -> str:
-    """How a sentence about a measure begins: "At 5 images per class"."""
-    named = {"knn/top1": "By nearest neighbours (k-NN)", "linear/top1": "With a linear classifier on all labels"}
-    return named.get(key) or (f"At {label}" if key.startswith("lowshot_") else f"By {label}")

@@ -9,7 +9,6 @@ is what the eye reads off the table; anything closer is called "no clear differe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,21 +16,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gssl_jax.knobs import at, is_number
+from gssl_jax.report.measures import AREA_SUFFIX, LAST, OWN, RAREST, group, is_auroc, label
 
-CONTROLS = {"untrained": "untrained", "pixels": "raw pixels"}
-ROWS = ("knn/top1", "linear/top1", "lowshot_1/top1", "lowshot_2/top1", "lowshot_5/top1")
-OWN, LAST = "accuracy", "last/"
-"""How the keys of a method's own classifier begin, and of its last step where validation chose another."""
-
-GROUPS = {
-    "many": "classes with many images",
-    "medium": "classes with some images",
-    "few": "classes with few images",
-    "head": "richest third of classes",
-    "middle": "middle third of classes",
-    "tail": "rarest third of classes",
+CONTROLS = {
+    "started": "what it started from",
+    "refreshed": "the same, batch statistics refreshed",
+    "untrained": "untrained",
+    "pixels": "raw pixels",
 }
-RAREST = ("few", "tail")
+"""Backbones that the trained one is compared with, in the order of the columns, by the name in results.json."""
+
+ROWS = ("knn/top1", "linear/top1", "linear_sgd/top1", "lowshot_1/top1", "lowshot_2/top1", "lowshot_5/top1")
 UNEVEN = 2.0
 """Training images of the richest class over those of the rarest, from which on groups of classes are told apart: in a
 balanced set thirds by rank are thirds by the order of the classes, and say nothing."""
@@ -51,20 +46,23 @@ class Score(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One measure (`key`, and `label` in words) for the three backbones, and of a method's own classifier at the last
-    step too; None where it was not measured."""
+    """One measure (`key`, and `label` in words) for the trained backbone and for every control that has it, and of a
+    method's own classifier at the last step too; None where it was not measured."""
 
     key: str
     label: str
     trained: Score | None
-    untrained: Score | None
-    pixels: Score | None
+    controls: Mapping[str, Score]
     last: Score | None = None
 
     @property
     def own(self) -> bool:
         """Whether this is a measure of the method's own classifier."""
         return self.key.startswith(OWN)
+
+    def of(self, name: str) -> Score | None:
+        """The score of the backbone `name`: "trained" or a control."""
+        return self.trained if name == "trained" else self.controls.get(name)
 
 
 class ClassScores(NamedTuple):
@@ -108,17 +106,34 @@ def comparison_table(results: Mapping[str, Any]) -> list[Row]:
       One `Row` for each measure that at least one of the three backbones has.
     """
     trained = results["eval"] if isinstance(at(results, "eval"), Mapping) else {}
-    controls = [results["controls"][name] if at(results, f"controls.{name}") else {} for name in CONTROLS]
     classes = class_scores(results)
     balanced = classes is not None and not classes.uneven
-    own = [key for key in trained if key.startswith(OWN) and not (balanced and _group(key))]
+    own = [key for key in trained if key.startswith(OWN) and not (balanced and group(key))]
     others = [key for key in trained if key not in ROWS and not key.startswith((OWN, LAST))]
+    tables = _controls(results)
     rows = []
     for key in (*own, *ROWS, *others):
-        scores = [score(table[key]) if key in table else None for table in (trained, *controls, last_of(trained))]
-        if any(scores):
-            rows.append(Row(key, label(key), *scores))
+        scores = {name: one for name, table in tables.items() if (one := score(table.get(key)))}
+        at_end = last_of(trained)
+        row = Row(key, label(key), score(trained.get(key)), scores, score(at_end.get(key)))
+        if row.trained or row.controls or row.last:
+            rows.append(row)
     return rows
+
+
+def _controls(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries of every control that has any, in the order of the columns."""
+    given = at(results, "controls")
+    given = given if isinstance(given, Mapping) else {}
+    names = [*(name for name in CONTROLS if name in given), *(name for name in given if name not in CONTROLS)]
+    return {name: given[name] for name in names if isinstance(given[name], Mapping)}
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, str]:
+    """The controls that have a score in these rows, with their titles, in the order of the columns."""
+    found = dict.fromkeys(name for row in rows for name in row.controls)
+    order = [*(name for name in CONTROLS if name in found), *(name for name in found if name not in CONTROLS)]
+    return {name: CONTROLS.get(name, name.replace("_", " ")) for name in order}
 
 
 def last_of(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,27 +170,7 @@ def class_scores(results: Mapping[str, Any]) -> ClassScores | None:
 
 def rarest(rows: Sequence[Row]) -> Row | None:
     """The row of the classes with the fewest training images."""
-    return next((row for row in rows if row.own and _group(row.key) in RAREST), None)
-
-
-def _group(key: str) -> str:
-    """The group of classes that a key of the own classifier is about; empty for all classes."""
-    name = key.removeprefix(f"{OWN}/")
-    return name if name in GROUPS else ""
-
-
-def label(key: str) -> str:
-    """The name of a measure in the table, for example "5 images per class"."""
-    shots = re.fullmatch(r"lowshot_(\d+)/top1", key)
-    if shots:
-        return f"{shots[1]} image{'' if shots[1] == '1' else 's'} per class"
-    attacked = re.fullmatch(rf"{OWN}_(.+)/top1", key)
-    if attacked:
-        return f"accuracy under {re.sub(r'^pgd_?(?=[0-9])', 'PGD-', attacked[1])}"
-    if _group(key):
-        return GROUPS[_group(key)]
-    names = {"knn/top1": "k-NN", "linear/top1": "linear", f"{OWN}/top1": "accuracy"}
-    return {**names, f"{OWN}/balanced": "mean over classes"}.get(key, key)
+    return next((row for row in rows if row.own and group(row.key) in RAREST), None)
 
 
 def pretext_words(name: str) -> str:
@@ -229,31 +224,48 @@ def own_columns(results: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows on features in tables of one kind each: accuracies first, then areas under curves."""
+    both = [[row for row in rows if is_auroc(row.key) == areas] for areas in (False, True)]
+    return [table for table in both if table]
+
+
 def console_table(results: Mapping[str, Any]) -> RenderableType:
-    """The same rows for the terminal: accuracy and 95 % interval in per cent; a labelled method's own come first."""
+    """The same rows for the terminal: score and 95 % interval times 100; a labelled method's own come first."""
     rows = comparison_table(results)
     own, frozen = own_rows(rows), frozen_rows(rows)
-    caption = "Accuracy on test images, per cent (95 % interval)"
     tables = []
     if own:
         columns = own_columns(results)
         cells = [(row.label, (row.trained, row.last)[: len(columns)]) for row in own]
-        tables.append(_table(caption, ("own classifier", *columns), cells))
-    if frozen or not own:
-        scores = [(row.label, (row.trained, row.untrained, row.pixels)) for row in frozen]
-        headings = ("frozen features", "trained", *CONTROLS.values())
-        tables.append(_table("" if own else caption, headings, scores))
+        tables.append(_table(CONSOLE["accuracy"], ("own classifier", *columns), cells))
+    for part in tables_of(frozen) or ([] if own else [[]]):
+        named = columns_of(part) or {name: CONTROLS[name] for name in ("untrained", "pixels")}
+        scores = [(row.label.removesuffix(AREA_SUFFIX), (row.trained, *map(row.of, named))) for row in part]
+        area = bool(part) and is_auroc(part[0].key)
+        caption = CONSOLE["mean AUROC"] if area else "" if own else CONSOLE["accuracy"]
+        tables.append(_table(caption, ("frozen features", "trained", *named.values()), scores))
     return Group(*tables)
+
+
+CONSOLE = {
+    "accuracy": "Accuracy on test images, per cent (95 % interval)",
+    "mean AUROC": "Mean AUROC on test images, times 100 (95 % interval)",
+}
+WIDE = 3
+"""Columns of scores that fit into 80 characters with the interval beside the score; of more it stands below."""
 
 
 def _table(
     caption: str, headings: Sequence[str], rows: Sequence[tuple[str, tuple[Score | None, ...]]]
 ) -> RenderableType:
-    table = Table(title=caption or None)
+    table = Table(title=caption or None, show_lines=len(headings) > 1 + WIDE)
+    form = "{} ({})" if len(headings) <= 1 + WIDE else "{}\n{}"
     for place, name in enumerate(headings):
         table.add_column(name, justify="right" if place else "left")
     for words, scores in rows:
-        table.add_row(words, *("-" if one is None else f"{per_cent(one.value)} ({_short(one)})" for one in scores))
+        cells = ("-" if one is None else form.format(per_cent(one.value), _short(one)) for one in scores)
+        table.add_row(words, *cells)
     return table
 
 

@@ -20,7 +20,7 @@ def check(path):
 
 def test_every_curve_with_numbers_is_drawn(tmp_path, rows_of):
     rows = rows_of() + [{"stage": "target", "step": s, "eval/knn/top1": 0.5} for s in (100, 400)]
-    drawn = charts.draw_curves(Metrics(tuple(rows)), {"untrained": 0.3, "raw pixels": 0.2}, tmp_path)
+    drawn = charts.draw_curves(Metrics(tuple(rows)), {"untrained": 0.3, "pixels": 0.2}, tmp_path)
     assert list(drawn) == ["loss", "evaluation", "features", "entropy", "prototypes", "schedule"]
     for name, path in drawn.items():
         assert path == tmp_path / f"{name}.png"

@@ -23,7 +23,7 @@ def test_values_as_somebody_would_write_them():
 def test_what_was_trained_on_what(make_folder):
     run = read_run(make_folder())
     assert summary(run) == (
-        "Maskcluster pretraining on photos (split pretrain, 4,096 images) for 400 steps in 3 min 42 s on 2 CPU cores "
+        "MaskCluster pretraining on photos (split pretrain, 4,096 images) for 400 steps in 3 min 42 s on 2 CPU cores "
         "(412 images a second)."
     )
     told = dict(facts(run))

@@ -106,7 +106,7 @@ def test_skipped_steps_and_losses_that_are_not_finite(found):
 @pytest.mark.parametrize(
     ("last", "title", "knob"),
     [(0.60, "Still learning at the end", "--config.optim.duration=800"), (0.54, "Training has settled", ""),
-     (0.40, "Accuracy fell towards the end", "--config.optim.learning_rate=0.0015")],
+     (0.40, "The score fell towards the end", "--config.optim.learning_rate=0.0015")],
 )  # fmt: skip
 def test_the_trend_of_knn_is_judged_against_its_interval(found, rows_of, last, title, knob):
     evaluated = [{"stage": "target", "step": s, "eval/knn/top1": v} for s, v in ((100, 0.3), (300, 0.5), (400, last))]

@@ -12,7 +12,7 @@ def test_rows_stand_in_order_and_unknown_measures_follow(make_results):
     assert [row.label for row in rows] == [
         "k-NN", "1 image per class", "2 images per class", "voc/map", "10 images per class",
     ]  # fmt: skip
-    assert rows[1].trained is None and rows[1].untrained is not None and rows[1].pixels is None
+    assert rows[1].trained is None and list(rows[1].controls) == ["untrained"]
 
 
 def test_a_score_needs_a_finite_value():
@@ -22,7 +22,7 @@ def test_a_score_needs_a_finite_value():
 
 
 def test_the_console_prints_the_same_numbers(make_results):
-    table = console_table(make_results({"knn/top1": 0.612}, {"knn/top1": 0.302}))
+    table = console_table(make_results({"knn/top1": 0.612}, {"knn/top1": 0.302}, {"linear/top1": 0.2}))
     console = Console(width=120)
     with console.capture() as caught:
         console.print(table)
@@ -38,7 +38,7 @@ def test_a_labelled_method_has_its_own_rows_first_and_the_last_step_beside_them(
     ]  # fmt: skip
     assert [row.own for row in rows] == 6 * [True] + 2 * [False]
     assert rows[0].last is not None and rows[0].last.value == 0.47
-    assert rows[2].last is None and rows[0].untrained is None and rows[6].untrained is not None
+    assert rows[2].last is None and not rows[0].controls and rows[6].of("untrained") is not None
     assert rarest(rows) == rows[4]
 
 
