@@ -41,6 +41,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from gssl_jax.evals.intervals import t_interval
+
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = {"long_tail": 90.0, "few": 90.0, "adversarial": 420.0, "semi": 420.0}  # at most, seconds a cell on a core
 STUDY_LIMIT = 100.0  # minutes; no cell is begun where the rest would take longer
@@ -167,10 +169,8 @@ def run(cells: list[tuple[str, str, int]], workdir: Path, jobs: int) -> None:
 
 def interval(values: list[float]) -> str:
     """Mean and the half width of the 95 % interval by Student's t over seeds, in per cent."""
-    if len(values) < 2:
-        return f"{100 * values[0]:.1f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{100 * statistics.mean(values):.1f} +- {100 * half:.1f}"
+    mean, _, high = t_interval(values)
+    return f"{100 * mean:.1f}" + ("" if high is None else f" +- {100 * (high - mean):.1f}")
 
 
 def scores(setting: str, arm: str, name: str, seeds: list[int], workdir: Path) -> dict[int, float]:
@@ -261,10 +261,10 @@ def draw(settings: list[str], arms: list[str], seeds: list[int], workdir: Path, 
         axis.set_visible(True)
         found = [d for d in differences(setting, name, arms, seeds, workdir) if d[0].endswith(f" - {CONTROL}")]
         for place, (_, values) in enumerate(found):
-            half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-            axis.errorbar(100 * statistics.mean(values), place, xerr=100 * half, color="black", capsize=3)
+            mean, low, high = (100 * one for one in t_interval(values) if one is not None)  # two seeds or more
+            axis.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color="black", capsize=3)
             axis.plot(100 * np.asarray(values), [place] * len(values), "o", color="tab:blue", alpha=0.5, ms=4)
-            axis.plot(100 * statistics.mean(values), place, "D", color="black", ms=5)
+            axis.plot(mean, place, "D", color="black", ms=5)
         axis.axvline(0.0, color="grey", linewidth=1)
         axis.set_yticks(range(len(found)), [words.split(" - ")[0] for words, _ in found])
         axis.invert_yaxis()
