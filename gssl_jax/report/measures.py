@@ -89,10 +89,11 @@ def _own_label(key: str) -> str:
 
 def place(key: str) -> str:
     """How a sentence about a measure begins: "At 5 images per class"."""
-    name, end = key.partition("/")[0], ", in mean AUROC," if is_auroc(key) else ""
-    if name in OPENINGS:
-        return OPENINGS[name] + end
+    name = key.partition("/")[0]
     words = label(key).removesuffix(AREA_SUFFIX)
-    if fine_tuned(key):
-        return words[0].upper() + words[1:] + end
-    return (f"At {words}" if name.startswith("lowshot_") else f"By {words}") + end
+    opening = f"At {words}" if name.startswith("lowshot_") else f"By {words}"
+    if name in OPENINGS:
+        opening = OPENINGS[name]
+    elif fine_tuned(key):
+        opening = words[0].upper() + words[1:]
+    return f"In mean AUROC {opening[0].lower()}{opening[1:]}" if is_auroc(key) else opening

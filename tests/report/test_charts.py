@@ -72,3 +72,24 @@ def test_names_that_the_font_cannot_write_become_numbers():
     assert drawable("Stra\u00dfe 7") and not drawable("\u732b")
     names = class_names([-1, 0, 1, 2, 9], ("\u732b", "a very long name of a class", "ok"), longest=12)
     assert names == {-1: "unlabelled", 0: "class 0", 1: "a very long\u2026", 2: "ok", 9: "class 9"}
+
+
+def test_areas_and_accuracies_have_panels_of_their_own(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(charts, "save", lambda figure, path: shown.append(figure.axes) or path)
+    rows = [{"stage": "t", "step": s, "eval/knn/top1": 0.5, "eval/knn/auroc": 0.8} for s in (1, 2)]
+    charts._evaluation(Metrics(tuple(rows)), {"started": 0.4, "mine": 0.1}, tmp_path / "e.png")
+    (accuracy, area), *_ = shown
+    assert accuracy.get_title(loc="left") == "accuracy on test images, %"
+    assert area.get_title(loc="left") == "mean AUROC on test images, times 100"
+    assert [line.get_label() for line in accuracy.lines] == ["k-NN", "start, k-NN", "mine, k-NN"]
+    assert [line.get_label() for line in area.lines] == ["k-NN"]
+
+
+def test_few_labels_for_every_backbone_that_has_them(tmp_path, monkeypatch, make_results):
+    shown = []
+    monkeypatch.setattr(charts, "save", lambda figure, path: shown.append(figure.axes[0]) or path)
+    results = make_results({"lowshot_1/top1": 0.3}, {"lowshot_1/top1": 0.2})
+    results["controls"]["started"] = {"lowshot_1/top1": results["eval"]["lowshot_1/top1"]}
+    charts.draw_lowshot(comparison_table(results), tmp_path)
+    assert shown[0].get_legend_handles_labels()[1] == ["trained", "start", "untrained"]

@@ -163,3 +163,11 @@ def test_a_gate_without_a_choice_is_not_closed(told):
     nothing = told(gate__entropy=0.0, gate__weight_flip=0.0, gate__weight_lorot_e=0.0)  # mode none
     alone = told(gate__entropy=0.0, gate__weight_lorot_e=None)  # one pretext
     assert list(nothing) == list(alone) == ["Features"]
+
+
+def test_the_trend_of_an_area_is_no_accuracy(found, rows_of):
+    evaluated = [{"stage": "target", "step": s, "eval/knn/auroc": v} for s, v in ((100, 0.3), (300, 0.5), (400, 0.8))]
+    one = found(rows_of() + evaluated, {"eval": {"knn/auroc": {"low": 0.70, "high": 0.90}}})
+    assert one["Still learning at the end"].text.startswith("k-NN mean AUROC gained 30.0 points")
+    wide = {"eval": {"knn/auroc": {"low": 0.36, "high": 1.0}}}  # half the width is .32, the gain .3
+    assert "Training has settled" in found(rows_of() + evaluated, wide)

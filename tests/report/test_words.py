@@ -3,7 +3,8 @@
 import pytest
 from rich.console import Console
 
-from gssl_jax.report.words import class_scores, comparison_table, console_table, label, pretext_words, rarest, score
+from gssl_jax.report.measures import label
+from gssl_jax.report.words import class_scores, comparison_table, console_table, pretext_words, rarest, score
 
 
 def test_rows_stand_in_order_and_unknown_measures_follow(make_results):
@@ -74,3 +75,18 @@ def test_the_console_fits_into_eighty_columns_without_cutting_a_word(labelled_re
     assert any("chosen, step 300" in line and "last, step 400" in line for line in lines) == last
     attacked = next(line for line in lines if "accuracy under PGD-100" in line)
     assert not last or attacked.rstrip(" \u2502").endswith("-")  # nothing stored for the last step
+
+
+def test_five_columns_fit_into_eighty_characters_with_every_interval_whole(make_results):
+    scores = {"linear_sgd/top1": 0.612, "knn/auroc": 0.812}
+    results = make_results(scores, scores, scores)
+    results["controls"] |= {name: results["controls"]["pixels"] for name in ("started", "refreshed")}
+    console = Console(width=80)
+    with console.capture() as caught:
+        console.print(console_table(results))
+    lines = caught.get().splitlines()
+    assert max(map(len, lines)) <= 80 and not any("\u2026" in line for line in lines)
+    assert sum(line.count("59.2\u201363.2") for line in lines) == 5
+    accuracy, area = (n for n, line in enumerate(lines) if "on test images" in line)
+    assert "Mean AUROC" in lines[area] and "Accuracy" in lines[accuracy]
+    assert any("81.2" in line for line in lines[area:]) and not any("81.2" in line for line in lines[:area])
