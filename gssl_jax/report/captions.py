@@ -38,6 +38,9 @@ MEANT = {
     "refreshed": "\u201crefreshed\u201d is that one with the batch statistics of the evaluation images, no more",
     "untrained": "\u201cuntrained\u201d is the same network with random weights",
 }
+BEFORE = "\u201cuntrained\u201d is the same backbone before any of this training"
+"""Where nothing else says what the run started from."""
+
 OWN_TABLE = (
     "Accuracy on test images in per cent, below it the 95 % interval: the method's own classifier, on clean images "
     "unless an attack is named."
@@ -72,14 +75,15 @@ ITERATIONS = (
 LOSS_OF = {
     "moco": "Contrastive loss. It is small while the queue still holds noise, and rises as real keys take its place: "
     "that is no fault. Later it should fall slowly; how good the backbone is, only the scores tell.",
-    "byol": "Distance of the prediction from the teacher's view, 0 to 4. It need not fall: a loss near 0 from early on "
-    "can mean that all targets are alike, so look at their spread.",
+    "byol": "Distance of the prediction from the teacher's view, both ways: 0 where they agree, 4 where they have "
+    "nothing in common. It need not fall far: near 0 from early on can mean that all targets are alike, so look at "
+    "their spread.",
 }
 """How to read the loss of a method for which a falling line is not the rule."""
 
 CURVES = {
-    "contrast": "How well two views of an image are told from others. Of one image near 1 and of others near 0 is what "
-    "to hope for; both near 1 is a collapse.",
+    "contrast": "How alike two views of an image are made. Near 1 is what to hope for, as long as others stay far (or "
+    "the targets spread): where all are alike, features have collapsed.",
     "watch": "The score that decides whether training goes on. Below the level line, training has cost more than it "
     "brought.",
     "loss": "Loss by term, faint as logged and bold smoothed. Each should fall, then level out.",
@@ -177,7 +181,8 @@ def on_features(rows: Sequence[Row], own: bool) -> str:
     areas, named = is_auroc(rows[0].key), columns_of(rows)
     start = AREA if areas else "" if own else ACCURACY
     words = (SAME_IMAGES if own and not areas else SMALL) + (TUNED if any(fine_tuned(r.key) for r in rows) else "")
-    meant = [words for name, words in MEANT.items() if name in named]
+    meanings = MEANT if "started" in named else {"untrained": BEFORE}
+    meant = [said for name, said in meanings.items() if name in named]
     return f"{start}{'; '.join([words, *meant])}."
 
 

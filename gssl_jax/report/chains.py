@@ -68,9 +68,10 @@ def chain_words(run: RunFiles) -> str:
 
 
 def chain_list(run: RunFiles) -> str:
-    """The chain as boxes in HTML, what it began with first; nothing without a lineage."""
+    """The chain as boxes in HTML, what it began with first; nothing without a lineage, and for one stage from random
+    weights."""
     start, links = chain_of(run)
-    if not links:
+    if not links or not (start or len(links) > 1):
         return ""
     boxes = [f"<li><b>{escape(start or 'random weights')}</b><small>the beginning</small></li>"]
     for link in links:

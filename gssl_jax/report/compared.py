@@ -127,7 +127,7 @@ def _stages(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _in_force(config: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     """A configuration with the value of each key, `<stage>.<knob>`, that holds in a stage of its chain."""
-    base = {name: group for name, group in config.items() if name not in ("stage", "arms")}
+    base = {name: group for name, group in config.items() if name != "stage"}
     plain, changed, chain = flat(base), flat(_stages(config)), _stages(config)
     values = {}
     for key in keys:

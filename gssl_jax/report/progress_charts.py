@@ -46,9 +46,10 @@ def draw_contrast(metrics: Metrics, path: Path) -> Path | None:
             name = panels[words][key] if len(keys) > 1 else None
             plot(one, metrics, key, line, name, factor=100 if words.endswith("%") else 1.0, smooth=True)
         start_at_zero(one)
+        if words.startswith("cosine"):
+            one.set_ylim(min(0.0, 1.05 * one.dataLim.y0), 1.05)
         title(one, words)
         if len(keys) > 1:
-            one.set_ylim(min(0.0, one.dataLim.y0 - 0.05), 1.05)
             legend(one)
     finish(axes, metrics)
     return save(figure, path)

@@ -42,7 +42,8 @@ def test_a_chain_from_published_weights(of):
 
 def test_a_chain_from_scratch_and_none(of):
     assert chain_words(of([TARGET | {"parent": None}])) == "random weights → target"
-    assert chain_words(of([])) == chain_list(of([])) == ""
+    assert chain_words(of([])) == chain_list(of([])) == chain_list(of([TARGET | {"parent": None}])) == ""
+    assert chain_list(of([BASE])) and chain_list(of([TARGET | {"parent": None}, TARGET]))
     assert chain_of(of([TARGET], {}))[1][0].method == ""  # without a configuration
     assert last_method(of([], {"stages": ["x"], "method": {"name": "moco"}})) == "moco"  # an older one
 

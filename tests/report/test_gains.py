@@ -128,6 +128,7 @@ def test_the_page_has_a_column_for_every_control_with_values(make_folder, make_s
     page = Page(write_report(make_folder(), {}, ("a", "b", "c")).read_text())
     shown = page.said.split("Verdict")[1]  # the style sheet knows all of them
     assert "started from" not in shown and "refreshed" not in shown
+    assert "“untrained” is the same backbone before any of this training." in shown
 
 
 def test_the_page_of_areas_calls_nothing_an_accuracy(make_folder, make_started):

@@ -39,9 +39,9 @@ def test_contrast_has_a_panel_for_what_was_logged(tmp_path, shown):
     told, cosines, filled = shown["contrast"]
     assert told.lines[0].get_ydata()[0] == pytest.approx(40) and filled.lines[0].get_ydata()[0] == pytest.approx(50)
     assert [line.get_ydata()[0] for line in cosines.lines] == pytest.approx([0.9, 0.2])
-    rows = ({"stage": "t", "step": 1, "health/positive_cosine": 0.5, "health/target_spread": 0.8},)
+    rows = ({"stage": "t", "step": 1, "health/positive_cosine": -0.5, "health/target_spread": 0.8},)
     progress_charts.draw_contrast(Metrics(rows), tmp_path / "contrast.png")
-    assert len(shown["contrast"]) == 2
+    assert len(shown["contrast"]) == 2 and shown["contrast"][0].get_ylim()[0] < -0.5  # as early in a BYOL training
 
 
 def test_the_watched_score_has_its_start_and_its_best(tmp_path, shown):
