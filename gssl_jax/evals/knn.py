@@ -26,7 +26,7 @@ def knn_scores(
     test_tile: int = TEST_TILE,
     train_tile: int = TRAIN_TILE,
 ) -> Array:
-    """Share of the neighbours' vote that each class gets, float32 [M, classes]; rows sum to 1.
+    """Share of the neighbours' vote that each class gets, float32 [M, classes]; with one class an image rows sum to 1.
 
     A neighbour with cosine similarity s votes with weight exp(s / temperature) (Wu et al., 2018, arXiv
     1805.01978; DINO uses k = 20 and temperature .07). Similarities are float32 whatever the device's default,
@@ -35,7 +35,8 @@ def knn_scores(
 
     Args:
         train: float [N, D]; need not be normalised.
-        train_labels: int [N], each in [0, classes).
+        train_labels: int [N], each in [0, classes), or float [N, classes] of 0, 1 and NaN (unknown): then the vote on
+            a class is that of the neighbours that know it, and the share of its positives where none does.
         test: float [M, D].
     Raises:
         UserError: k is not in [1, N].
@@ -48,7 +49,7 @@ def knn_scores(
         )
     tiles = max(1, -(-count // train_tile)), max(1, -(-test.shape[0] // test_tile))
     sizes = max(k, -(-count // tiles[0])), max(1, -(-test.shape[0] // tiles[1]))
-    labels = jnp.asarray(train_labels, jnp.int32)
+    labels = jnp.asarray(train_labels)
     return _scores(train, labels, test, temperature, k, classes, tiles, sizes)
 
 
@@ -67,23 +68,30 @@ def _scores(
     count, wanted = train.shape[0], test.shape[0]
     keys_TxRxD = _tiled(_unit(train), tiles[0], sizes[0])
     real_TxR = (jnp.arange(tiles[0] * sizes[0]) < count).reshape(tiles[0], sizes[0])
-    labels_TxR = _tiled(labels, tiles[0], sizes[0])
+    places_TxR = jnp.arange(tiles[0] * sizes[0]).reshape(tiles[0], sizes[0])
 
     def nearest(query_QxD: Array) -> Array:
         def merge(best: tuple[Array, Array], tile: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
-            key_RxD, label_R, real_R = tile
+            key_RxD, place_R, real_R = tile
             similarity = jnp.where(real_R[None], query_QxD @ key_RxD.T, -jnp.inf)
             similarity, place = jax.lax.top_k(similarity, k)
             # The best so far stand first, so that ties go to the lower index as in one untiled search.
-            both = jnp.concatenate([best[0], similarity], 1), jnp.concatenate([best[1], label_R[place]], 1)
+            both = jnp.concatenate([best[0], similarity], 1), jnp.concatenate([best[1], place_R[place]], 1)
             top, place = jax.lax.top_k(both[0], k)
             return (top, jnp.take_along_axis(both[1], place, 1)), None
 
         start = jnp.full((sizes[1], k), -jnp.inf), jnp.zeros((sizes[1], k), jnp.int32)
-        (similarity_QxK, label_QxK), _ = jax.lax.scan(merge, start, (keys_TxRxD, labels_TxR, real_TxR))
+        (similarity_QxK, place_QxK), _ = jax.lax.scan(merge, start, (keys_TxRxD, places_TxR, real_TxR))
         # softmax = exp(s / T) over its sum: the same ranking of classes, and no overflow at small temperatures.
         vote_QxK = jax.nn.softmax(similarity_QxK / temperature, axis=1)
-        return jnp.einsum("qk,qkc->qc", vote_QxK, jax.nn.one_hot(label_QxK, classes))
+        if labels.ndim == 1:
+            return jnp.einsum("qk,qkc->qc", vote_QxK, jax.nn.one_hot(labels[place_QxK], classes))
+        label_QxKxC = labels[place_QxK]
+        known_QxKxC = ~jnp.isnan(label_QxKxC)
+        usual_C = jnp.nan_to_num(jnp.nanmean(labels, axis=0))
+        heard_QxC = jnp.einsum("qk,qkc->qc", vote_QxK, known_QxKxC.astype(jnp.float32))
+        for_QxC = jnp.einsum("qk,qkc->qc", vote_QxK, jnp.where(known_QxKxC, label_QxKxC, 0.0))
+        return jnp.where(heard_QxC > 0, for_QxC / jnp.where(heard_QxC > 0, heard_QxC, 1.0), usual_C[None])
 
     scores = jax.lax.map(nearest, _tiled(_unit(test), tiles[1], sizes[1]))
     return scores.reshape(-1, classes)[:wanted]

@@ -16,7 +16,7 @@ class Objective(NamedTuple):
     """sum_n share CE(softmax(features weight), target) + 1/2 sum penalty weight^2, for each of K columns."""
 
     features: Array  # [N, R]
-    target: Array  # [N, C], one-hot
+    target: Array  # [N, 1, C], one-hot, or [N, K, C] where the columns have targets of their own
     share: Array  # [N, K], sums to 1 over N
     penalty: Array  # [R, K]
 
@@ -50,7 +50,7 @@ def minimise(objective: Objective, max_iterations: Array | int, tolerance: Array
     the current predictions times the features' second moments, plus the penalty.
     """
     rows, size = objective.features.shape
-    columns, classes = objective.share.shape[1], objective.target.shape[1]
+    columns, classes = objective.share.shape[1], objective.target.shape[2]
     moment_RxK = jnp.square(objective.features).T @ objective.share
     zero = jnp.zeros((size, columns, classes))
     start = _State(
@@ -106,7 +106,7 @@ def _iterate(objective: Objective, moment_RxK: Array, state: _State, tolerance: 
 def _gradient(objective: Objective, moment_RxK: Array, weight: Array, logits: Array) -> tuple[Array, Array]:
     """The gradient [R, K, C] at `weight` and the preconditioner [R, K]."""
     probability = jax.nn.softmax(logits)
-    error = objective.share[:, :, None] * (probability - objective.target[:, None])
+    error = objective.share[:, :, None] * (probability - objective.target)
     gradient = jnp.einsum("nr,nkc->rkc", objective.features, error) + objective.penalty[:, :, None] * weight
     spread_K = jnp.einsum("nk,nkc->k", objective.share, probability * (1 - probability)) / probability.shape[-1]
     curvature_RxK = moment_RxK * spread_K[None] + objective.penalty
@@ -148,7 +148,7 @@ def _line_search(objective: Objective, state: _State, direction: Array, along: A
     """
     penalty = objective.penalty[:, :, None]
     square_K = _dot(penalty * direction, direction)
-    reached_K = jnp.einsum("nk,nc,nkc->k", objective.share, objective.target, along)
+    reached_K = (objective.share * (objective.target * along).sum(-1)).sum(0)
     constant_K = _dot(penalty * state.weight, direction) - reached_K
 
     def refine(search: _Search) -> _Search:

@@ -59,8 +59,7 @@ def linear(
         train, train_labels = train[some], train_labels[some]
     held_out = validation_part(train_labels, validation, seed)
     grid = sorted(map(float, l2_grid), reverse=True)
-    with single_threaded():
-        known, wanted = jax.block_until_ready(_prepare(jnp.asarray(train), jnp.asarray(test)))
+    known, wanted = prepared(train, test)
     # Where the logits of the whole grid fit, its strengths are solved side by side; else one after the other.
     together = len(grid) if 4 * len(train) * classes * len(grid) <= LOGITS_BYTES else 1
     options: dict[str, Any] = {"classes": classes, "max_iterations": max_iterations, "tolerance": tolerance}
@@ -91,10 +90,15 @@ def validation_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return chosen
 
 
+def prepared(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array]:
+    """Both sets standardised and in the basis of the training features' second moments: [N, R], [M, R]."""
+    with single_threaded():
+        return jax.block_until_ready(_prepare(jnp.asarray(train), jnp.asarray(test)))
+
+
 @jax.jit
 @jax.default_matmul_precision("highest")
 def _prepare(train: Array, test: Array) -> tuple[Array, Array]:
-    """Both sets standardised and in the basis of the training features' second moments: [N, R], [M, R]."""
     train, test = standardise(train.astype(jnp.float32), test.astype(jnp.float32))
     reduced, basis = logistic.rotate(train)
     return reduced, test @ basis

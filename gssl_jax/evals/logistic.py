@@ -101,17 +101,50 @@ def fit_rotated(
     tolerance: Array | float,
 ) -> Fit:
     """`fit_many` on features that went through `rotate` already: the weights [K, R, C] are in that basis."""
+    target = jax.nn.one_hot(labels, classes)[:, None]
+    return _solve(features, target, l2, weights, intercept, max_iterations, tolerance)
+
+
+def fit_binary(
+    features: Array,
+    labels: Array,
+    l2: Array,
+    weights: Array,
+    max_iterations: Array | int,
+    tolerance: Array | float,
+) -> Fit:
+    """K regressions of a label each, with intercept: labels [N, K], l2 [K], weights [K, N] -> weight [K, R], bias [K].
+
+    objective(w, b) = mean of the binary cross-entropy of w^T x + b over weighted samples + l2 / 2 |w|^2. It is the
+    softmax over two classes with twice the penalty: half of w and minus half of it hold half of |w|^2. A label may be
+    anything, NaN too, where its weight is 0. Features as for `fit_rotated`.
+    """
+    positive_NxK = jnp.where(weights.T > 0, labels, 0.0)
+    target = jnp.stack([1 - positive_NxK, positive_NxK], axis=-1)
+    found = _solve(features, target, 2 * jnp.asarray(l2), weights, True, max_iterations, tolerance)
+    difference = jnp.asarray([-1.0, 1.0])
+    return found._replace(weight=found.weight @ difference, bias=found.bias @ difference)
+
+
+def _solve(
+    features: Array,
+    target: Array,
+    l2: Array,
+    weights: Array,
+    intercept: bool,
+    max_iterations: Array | int,
+    tolerance: Array | float,
+) -> Fit:
+    """Targets [N, 1 or K, C] -> a `Fit` with a leading K."""
     size = features.shape[1]
     if intercept:
         features = jnp.concatenate([features, jnp.ones((len(features), 1))], 1)
     penalty_R = jnp.ones(features.shape[1]).at[size:].set(0.0)
     share_KxN = weights / jnp.maximum(weights.sum(1, keepdims=True), 1e-30)
-    objective = Objective(
-        features, jax.nn.one_hot(labels, classes), share_KxN.T, penalty_R[:, None] * jnp.asarray(l2)[None]
-    )
+    objective = Objective(features, target, share_KxN.T, penalty_R[:, None] * jnp.asarray(l2)[None])
     end = minimise(objective, max_iterations, tolerance)
     weight_KxRxC = jnp.moveaxis(end.weight, 1, 0)
-    bias_KxC = weight_KxRxC[:, size] if intercept else jnp.zeros((weights.shape[0], classes))
+    bias_KxC = weight_KxRxC[:, size] if intercept else jnp.zeros((weights.shape[0], target.shape[2]))
     return Fit(weight_KxRxC[:, :size], bias_KxC, end.residual, end.residual < tolerance, end.iterations)
 
 

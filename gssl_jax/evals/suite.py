@@ -1,4 +1,8 @@
-"""k-NN, linear and low-shot accuracy of one set of frozen features, as entries of results.json."""
+"""k-NN, linear and low-shot scores of one set of frozen features, as entries of results.json.
+
+Images of one class each (labels int [N]) are judged by top-1 accuracy, those of several labels (float [N, C] of 0, 1
+and NaN) by the mean AUROC over classes and without shots.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ import jax
 import numpy as np
 
 from gssl_jax.errors import UserError, unknown
+from gssl_jax.evals.auroc import auroc_entry
 from gssl_jax.evals.intervals import bootstrap_interval, entry, t_interval
 from gssl_jax.evals.knn import knn_scores
 from gssl_jax.evals.linear import linear
 from gssl_jax.evals.lowshot import low_shot
+from gssl_jax.evals.multilabel import one_vs_rest
 from gssl_jax.evals.preprocess import single_threaded, whiten
 
 # Draws up to this many images share one compiled solver whatever the shots; larger ones would waste time on padding.
@@ -26,20 +32,25 @@ Features = Mapping[str, np.ndarray]
 def evaluate(
     train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], feature: str | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The entries `knn/top1`, `linear/top1` and `lowshot_<k>/top1` of features by name ([N, D], and "label" int [N]).
+    """The entries `knn/top1`, `linear/top1` and `lowshot_<k>/top1` of features by name ([N, D], and "label" int [N]),
+    or `knn/auroc` and `linear/auroc` where "label" is float [N, C].
 
     `settings` is `config.evals` (groups knn, linear, lowshot, bootstrap); `feature` replaces the feature names it
-    gives, as the pixel control needs. Unlabelled images (label -1) are left out, and without labels the result is
+    gives, as the pixel control needs. Unlabelled images (label -1 or NaN) are left out; without labels the result is
     empty. Features that are not finite give entries without a value: a diverged backbone is a result, not an error.
     """
     train, test = _labelled(train), _labelled(test)
     if not len(classes) or not len(train["label"]) or not len(test["label"]):
         return {}
     check(train["label"], settings, classes)
+    several = train["label"].ndim == 2
+    metric, by_regression = ("auroc", _one_vs_rest) if several else ("top1", _linear)
     entries = {
-        "knn/top1": _knn(train, test, settings, seed, classes, feature or settings.knn.feature),
-        "linear/top1": _linear(train, test, settings, seed, classes, feature or settings.linear.feature),
+        f"knn/{metric}": _knn(train, test, settings, seed, classes, feature or settings.knn.feature),
+        f"linear/{metric}": by_regression(train, test, settings, seed, classes, feature or settings.linear.feature),
     }
+    if several:
+        return entries
     for shots in settings.lowshot.shots:
         name = feature or settings.lowshot.feature
         entries[f"lowshot_{shots}/top1"] = _low_shot(train, test, settings, seed, classes, name, shots)
@@ -49,7 +60,7 @@ def evaluate(
 def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> None:
     """Raise the `UserError`s of `evaluate`, so that a run can do it before it trains; unlabelled data passes."""
     labels = np.asarray(train_labels)
-    labels = labels[labels >= 0]
+    labels = labels[has_label(labels)]
     if not len(classes) or not len(labels):
         return
     if not 1 <= settings.knn.k <= len(labels):
@@ -79,6 +90,8 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
             f"evals.lowshot.kfold_from is {settings.lowshot.kfold_from}: k-fold needs at least 2 images per class; "
             "set it to 2 or more"
         )
+    if labels.ndim == 2:
+        return
     counts = np.bincount(labels, minlength=len(classes))
     most = max(settings.lowshot.shots, default=0)
     if most > counts.min():
@@ -102,6 +115,8 @@ def _knn(
         with single_threaded():
             known, wanted = _whiten(known, wanted, knn.whiten)
     scores = knn_scores(known, train["label"], wanted, k=knn.k, temperature=knn.temperature, classes=len(classes))
+    if test["label"].ndim == 2:
+        return _areas(np.asarray(scores), test, protocol, settings, seed, classes)
     correct = np.asarray(scores).argmax(1) == test["label"]
     return _bootstrap(correct, protocol, settings, seed)
 
@@ -113,23 +128,32 @@ def _linear(
     protocol |= {"preprocessing": "standardised", "objective": "mean CE + l2/2 |W|^2"}
     if not _finite(known, wanted):
         return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
-    result = linear(
-        known,
-        train["label"],
-        wanted,
-        test["label"],
-        classes=len(classes),
-        l2_grid=settings.linear.l2_grid,
-        validation=settings.linear.validation,
-        train_images=settings.linear.train_images,
-        max_iterations=settings.linear.max_iterations,
-        tolerance=settings.linear.tolerance,
-        seed=seed,
-    )
-    protocol |= {"train_images": result.images, "validation": settings.linear.validation}
-    protocol |= {"l2": result.l2, "l2_grid": list(settings.linear.l2_grid)}
-    protocol |= {"converged": result.converged, "iterations": result.iterations}
-    return _bootstrap(result.correct, protocol, settings, seed)
+    options = _solver(settings) | {"classes": len(classes), "seed": seed}
+    result = linear(known, train["label"], wanted, test["label"], **options)
+    return _bootstrap(result.correct, protocol | _solved(result, settings), settings, seed)
+
+
+def _one_vs_rest(
+    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str
+) -> dict[str, Any]:
+    known, wanted, protocol = _pair(train, test, name)
+    protocol |= {"preprocessing": "standardised", "objective": "one against the rest, mean BCE + l2/2 |w|^2"}
+    if not _finite(known, wanted):
+        return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
+    result = one_vs_rest(known, train["label"], wanted, seed=seed, **_solver(settings))
+    return _areas(result.scores, test, protocol | _solved(result, settings), settings, seed, classes)
+
+
+def _solver(settings: Any) -> dict[str, Any]:
+    names = ("l2_grid", "validation", "train_images", "max_iterations", "tolerance")
+    return {name: settings.linear[name] for name in names}
+
+
+def _solved(result: Any, settings: Any) -> dict[str, Any]:
+    """What a fit adds to its protocol."""
+    found = {"train_images": result.images, "validation": settings.linear.validation}
+    found |= {"l2": result.l2, "l2_grid": list(settings.linear.l2_grid)}
+    return found | {"converged": result.converged, "iterations": result.iterations}
 
 
 def _low_shot(
@@ -177,6 +201,13 @@ def _bootstrap(correct: np.ndarray, protocol: dict[str, Any], settings: Any, see
     return entry(value, low, high, len(correct), protocol, "bootstrap-test")
 
 
+def _areas(
+    scores: np.ndarray, test: Features, protocol: dict[str, Any], settings: Any, seed: int, classes: Sequence[str]
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"seed": seed, "resamples": settings.bootstrap.resamples}
+    return auroc_entry(scores, test["label"], classes=classes, protocol=protocol, **options)
+
+
 def _pair(train: Features, test: Features, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     if name not in train:
         raise unknown("feature", name, [known for known in train if known != "label"])
@@ -184,8 +215,13 @@ def _pair(train: Features, test: Features, name: str) -> tuple[np.ndarray, np.nd
 
 
 def _labelled(features: Features) -> dict[str, np.ndarray]:
-    known = np.asarray(features["label"]) >= 0
+    known = has_label(np.asarray(features["label"]))
     return {name: np.asarray(values)[known] for name, values in features.items()}
+
+
+def has_label(labels: np.ndarray) -> np.ndarray:
+    """bool [N]: a class (int [N], -1 = none) or at least one known label (float [N, C], NaN = unknown)."""
+    return labels >= 0 if labels.ndim == 1 else ~np.isnan(labels).all(1)
 
 
 def _finite(*arrays: np.ndarray) -> bool:

@@ -248,6 +248,48 @@ def test_a_number_of_labels_is_spread_evenly():
         subsets.labelled_count(np.full(5, -1), 10, seed=0)
 
 
+def test_a_number_of_labels_shows_every_class():
+    """Invariant 12 of HPT: exactly n, every class at least once, by its seed; the others as frequent as they are."""
+    labels = np.random.default_rng(0).permutation(np.repeat([-1, 0, 1, 2, 3], [50, 900, 90, 9, 1]))
+    chosen = {n: subsets.at_least_one(labels, n, seed=0) for n in (4, 100, 1000)}
+    for n, found in chosen.items():
+        assert len(set(found.tolist())) == n and (np.diff(found) > 0).all()
+        assert np.bincount(labels[found], minlength=4).min() >= 1  # bincount would refuse a -1
+    assert np.bincount(labels[chosen[4]]).tolist() == [1] * 4
+    assert np.bincount(labels[chosen[1000]]).tolist() == [900, 90, 9, 1]
+    assert set(chosen[4]) < set(chosen[100]) < set(chosen[1000])
+    np.testing.assert_array_equal(chosen[100], subsets.at_least_one(labels, 100, seed=0))
+    assert not np.array_equal(chosen[100], subsets.at_least_one(labels, 100, seed=1))
+    head = np.mean([(labels[subsets.at_least_one(labels, 104, seed)] == 0).sum() for seed in range(40)])
+    assert abs(head - (1 + 100 * 899 / 996)) < 1.5  # one for sure, then 100 of the other 996; a spread of 3 / sqrt(40)
+
+
+def test_a_number_of_labels_that_cannot_show_every_class_is_refused():
+    labels = np.array([0, 1, 2, -1])
+    with pytest.raises(UserError, match="2 labels cannot show every class, which takes 3"):
+        subsets.at_least_one(labels, 2, 0)
+    with pytest.raises(UserError, match="5 labels were asked for but 3 images have one"):
+        subsets.at_least_one(labels, 5, 0)
+    with pytest.raises(UserError, match="class 'd' has no image"):
+        subsets.at_least_one(labels, 3, 0, ("a", "b", "c", "d"))
+
+
+def test_of_several_labels_an_image_each_has_one_positive():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((300, 6)) < [0.5, 0.5, 0.1, 0.02, 0.01, 0.0]).astype(np.float32)
+    labels[:, 1] = labels[:, 0]
+    labels[rng.random(300) < 0.2] = np.nan
+    assert np.nansum(labels, 0)[4] > 0 == np.nansum(labels, 0)[5]
+    for n in (5, 50):
+        chosen = subsets.at_least_one(labels, n, seed=0)
+        assert len(set(chosen.tolist())) == n and not np.isnan(labels[chosen]).any()
+        assert (labels[chosen].sum(0) > 0).tolist() == [True] * 5 + [False]
+    one = np.array([[1, 1, 1], [1, 0, 0], [0, 1, 0]], np.float32)
+    assert subsets.at_least_one(one[:1], 1, 0).tolist() == [0]
+    with pytest.raises(UserError, match="1 labels cannot show every class, which takes 2"):
+        subsets.at_least_one(one[1:], 1, 0)
+
+
 # -- what to train on and what to choose by ----------------------------------------------------------------------------
 
 

@@ -53,3 +53,28 @@ def test_scale_does_not_matter_and_small_temperature_does_not_overflow():
 def test_k_out_of_range_names_the_numbers(k):
     with pytest.raises(UserError, match=rf"evals.knn.k is {k} but there are 60 training images"):
         knn_scores(TRAIN, LABELS, TEST, k=k, temperature=0.07, classes=4)
+
+
+def test_labels_of_several_classes_are_voted_on_by_neighbours_that_know_them():
+    labels = (RNG.random((60, 3)) < 0.5).astype(np.float32)
+    labels[RNG.random((60, 3)) < 0.5] = np.nan
+    labels[:, 2] = np.nan
+    labels[7, 2] = 1.0
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    similarity = unit(TEST.astype(np.float64)) @ unit(TRAIN.astype(np.float64)).T
+    expected = np.zeros((23, 3))
+    for row in range(23):
+        near = np.argsort(-similarity[row])[:4]
+        for c in range(3):
+            knowing = near[~np.isnan(labels[near, c])]
+            votes = np.exp(similarity[row, knowing] / 0.07)
+            expected[row, c] = votes @ labels[knowing, c] / votes.sum() if len(knowing) else np.nanmean(labels[:, c])
+    for tiles in ({}, {"train_tile": 16, "test_tile": 5}):
+        found = knn_scores(TRAIN, labels, TEST, k=4, temperature=0.07, classes=3, **tiles)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_one_label_an_image_votes_as_a_class_does():
+    as_labels = np.eye(4, dtype=np.float32)[LABELS]
+    found = [knn_scores(TRAIN, given, TEST, k=5, temperature=0.1, classes=4) for given in (LABELS, as_labels)]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)

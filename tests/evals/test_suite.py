@@ -120,6 +120,31 @@ def test_features_that_are_not_finite_have_no_value():
     assert entries["lowshot_1/top1"]["value"] > 0.6  # of another feature
 
 
+def test_labels_of_several_classes_give_areas_and_no_shots():
+    train, test = features()
+    for part in (train, test):
+        several = np.eye(3, dtype=np.float32)[part["label"]]
+        several[np.arange(len(several)) % 7 == 3, 1] = np.nan  # unknown for one class
+        several[:2] = np.nan  # unlabelled
+        part["label"] = several
+    entries = evaluate(train, test, settings(), 0, NAMES)
+    assert list(entries) == ["knn/auroc", "linear/auroc"] and json.loads(json.dumps(entries)) == entries
+    for name, found in entries.items():
+        assert found["n"] == 28 and 0.8 < found["low"] <= found["value"] <= found["high"] <= 1.0, name
+        assert list(found["protocol"]["per_class"]) == list(NAMES) and found["protocol"]["train_images"] == 43
+    assert entries["linear/auroc"]["protocol"]["converged"] and entries["linear/auroc"]["protocol"]["l2"] in (
+        1e-3,
+        1e-1,
+    )
+    train["feat"][3, 2] = np.nan
+    assert evaluate(train, test, settings(), 0, NAMES)["linear/auroc"]["value"] is None
+    check(train["label"], settings(), NAMES)
+    few = settings()
+    few.knn.k = 44
+    with pytest.raises(UserError, match="evals.knn.k is 44 but there are 43 labelled"):
+        check(train["label"], few, NAMES)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,0 +1,104 @@
+"""Area under the receiver operating characteristic, by class and as a mean over classes, for images of several labels.
+
+A class that has only one of the two labels among the images has no area: it is left out of the mean and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gssl_jax.evals.intervals import LEVEL, entry
+
+CELLS = 2**22  # numbers held at once while images are resampled
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of pairs of a positive and a negative image that the scores order rightly, a tie counting one half.
+
+    float [N], {0, 1} [N] -> the Mann-Whitney statistic with mid-ranks over its largest value; NaN where one of the
+    labels does not occur.
+    """
+    return float(weighted_auroc(scores, labels, np.ones((1, len(scores))))[0])
+
+
+def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`auroc` with every image counted `weights` times: [N], [N], [R, N] -> [R], sorted once for all R."""
+    order = np.argsort(scores, kind="stable")
+    positive, weights = np.asarray(labels, np.float64)[order] > 0.5, np.asarray(weights, np.float64)[:, order]
+    if not len(order):
+        return np.full(len(weights), np.nan)
+    ranked = np.asarray(scores)[order]
+    ties = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # where each run of equal scores begins
+    ups = np.add.reduceat(weights * positive[None], ties, axis=1)
+    downs = np.add.reduceat(weights * ~positive[None], ties, axis=1)
+    below = np.cumsum(downs, axis=1) - downs / 2
+    pairs = ups.sum(1) * downs.sum(1)
+    return np.where(pairs > 0, (ups * below).sum(1) / np.where(pairs > 0, pairs, 1.0), np.nan)
+
+
+def class_aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """The area of every class; scores [N, C], labels [N, C] (NaN = unknown, left out), weights [R, N] or None for
+    every image once -> float64 [R or 1, C], NaN for a class without both labels."""
+    weights = np.ones((1, len(scores))) if weights is None else weights
+    found = np.full((len(weights), labels.shape[1]), np.nan)
+    for c in range(labels.shape[1]):
+        known = ~np.isnan(labels[:, c])
+        found[:, c] = weighted_auroc(scores[known, c], labels[known, c], weights[:, known])
+    return found
+
+
+def mean_over_classes(aurocs: np.ndarray) -> np.ndarray:
+    """Mean of [R, C] over the classes that have an area -> [R], NaN where none has."""
+    known = ~np.isnan(aurocs)
+    total = known.sum(1)
+    return np.where(total > 0, np.where(known, aurocs, 0.0).sum(1) / np.maximum(total, 1), np.nan)
+
+
+def mean_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean area over the classes of scores and labels [N, C]; NaN where no class has both labels."""
+    return float(mean_over_classes(class_aurocs(scores, labels))[0])
+
+
+def auroc_entry(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: Sequence[str],
+    protocol: Mapping[str, Any],
+    seed: int,
+    resamples: int,
+) -> dict[str, Any]:
+    """The entry of results.json for scores and labels [N, C], with the area of every class in its protocol.
+
+    The interval is that of the mean over `resamples` draws of N test images with replacement; a draw in which a class
+    has lost a label leaves it out of its mean. Classes without both labels stand in `left_out`, and where that is
+    every class there is no value.
+    """
+    each = class_aurocs(scores, labels)
+    missing = [name for name, area in zip(classes, each[0], strict=True) if np.isnan(area)]
+    areas = {name: None if np.isnan(area) else float(area) for name, area in zip(classes, each[0], strict=True)}
+    protocol = {**protocol, "mean over": "classes", "per_class": areas}
+    if missing:
+        protocol["left_out"] = missing
+    if len(missing) == len(classes):
+        problem = "no class has both positive and negative test images, so there is no AUROC"
+        return entry(None, None, None, len(labels), protocol | {"problem": problem}, None)
+    means = _resampled(scores, labels, seed, resamples)
+    means = means[~np.isnan(means)]
+    low, high = np.percentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) if len(means) else (None, None)
+    value = float(mean_over_classes(each)[0])
+    return entry(value, low, high, len(labels), protocol, "bootstrap-test" if len(means) else None)
+
+
+def _resampled(scores: np.ndarray, labels: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Mean areas [resamples] over images drawn with replacement."""
+    rng, count, means = np.random.default_rng(seed), len(labels), []
+    together = max(1, CELLS // max(count, 1))
+    for start in range(0, resamples, together):
+        draws = [rng.integers(count, size=count) for _ in range(min(together, resamples - start))]
+        weights = np.stack([np.bincount(draw, minlength=count) for draw in draws])
+        means.append(mean_over_classes(class_aurocs(scores, labels, weights)))
+    return np.concatenate(means)
