@@ -126,6 +126,42 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
             tolerance=1e-4,  # largest gradient norm over the classes
         )  # [MSN: lambda / n, lambda .0025-.075]
     )
+    e.statistics = "own"  # own | refreshed: batch norm's of the evaluation's training images, ResNets only
+    e.sgd_linear = ConfigDict(
+        dict(
+            steps=0,  # iterations, 5000 in the paper; 0 = off
+            batch_size=512,
+            learning_rate=30.0,  # for features at the scale of MoCo's
+            momentum=0.9,
+            milestones=(1651, 3333),
+            factor=0.1,
+            every=100,  # iterations between validations
+            validation=0.2,  # share of the training images that chooses the iteration
+            scale=(0.08, 1.0),
+            flip=0.5,
+            seeds=3,  # repeats
+        )
+    )  # [HPT], the feature of evals.linear
+    e.finetune = ConfigDict(
+        dict(
+            labels=(),  # numbers of labelled images, at least one per class, 1000 in the paper; 0 = all; () = off
+            learning_rates=(0.01, 0.001),
+            steps=2500,  # the first schedule; 0 = off
+            milestones=(833, 1667),
+            epochs=0,  # the second one, 90 in the paper; 0 = off
+            epoch_milestones=(30, 60),
+            factor=0.1,
+            drops="intended",  # intended | code: in the authors' code drops in steps come at a quarter of their place
+            momentum=0.9,
+            head_rate=100.0,  # of the layer's learning rate over the backbone's
+            batch_size=256,
+            scale=(0.08, 1.0),
+            flip=0.5,
+            validation=0.2,  # share of the training images, none of them labelled, that chooses from the grid
+            every=0,  # steps between validations; 0 = at the end only
+            draws=1,  # of the labelled images
+        )
+    )  # [HPT], the feature of evals.linear
     e.bootstrap = ConfigDict(dict(resamples=1000))
     e.tsne_points = 1000  # test images in the t-SNE picture
     e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from

@@ -7,6 +7,7 @@ every weight stays. After a short pretraining much of the gain is this and no mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,24 +32,24 @@ def refreshed(
 
     Raises ValueError where there is no batch.
     """
-    alone = backbone.clone(batch_norm_momentum=0.0)
-
-    @jax.jit
-    def statistics(images: Any) -> Any:
-        _, new = alone.apply(variables, to_unit_range(images), use_running_average=False, mutable=["batch_stats"])
-        return new["batch_stats"]
-
     total, count, padded = None, 0, None
     for batch in batches:
         valid = np.asarray(batch["valid"], bool)
         if not valid.all():
             padded = batch["image"][valid]
             continue
-        own = statistics(batch["image"])
+        own = _statistics(backbone, variables, batch["image"])
         total = own if total is None else jax.tree.map(jnp.add, total, own)
         count += 1
     if total is None:
         if padded is None or not len(padded):
             raise ValueError("batch statistics need at least one image")
-        total, count = statistics(padded), 1
+        total, count = _statistics(backbone, variables, padded), 1
     return {**variables, "batch_stats": jax.tree.map(lambda x: x / count, total)}
+
+
+@partial(jax.jit, static_argnames=("backbone",))
+def _statistics(backbone: ResNet, variables: Any, images: Any) -> Any:
+    alone = backbone.clone(batch_norm_momentum=0.0)
+    _, new = alone.apply(variables, to_unit_range(images), use_running_average=False, mutable=["batch_stats"])
+    return new["batch_stats"]

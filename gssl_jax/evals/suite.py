@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from gssl_jax.errors import UserError, unknown
+from gssl_jax.evals import finetune, sgd_linear
 from gssl_jax.evals.auroc import auroc_entry
 from gssl_jax.evals.intervals import bootstrap_interval, entry, t_interval
 from gssl_jax.evals.knn import knn_scores
@@ -90,6 +91,8 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
             f"evals.lowshot.kfold_from is {settings.lowshot.kfold_from}: k-fold needs at least 2 images per class; "
             "set it to 2 or more"
         )
+    sgd_linear.check(settings.sgd_linear)
+    finetune.check(settings.finetune, len(classes) if labels.ndim == 1 else 0)
     if labels.ndim == 2:
         return
     counts = np.bincount(labels, minlength=len(classes))
@@ -99,6 +102,20 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
             f"class {classes[int(counts.argmin())]!r} has {counts.min()} training images but evals.lowshot.shots asks "
             f"for {most} per class; add images or set --config.evals.lowshot.shots="
             f"'({', '.join(str(k) for k in settings.lowshot.shots if k <= counts.min())},)'"
+        )
+
+
+STATISTICS = ("own", "refreshed")
+
+
+def check_statistics(settings: Any, has_statistics: bool) -> None:
+    """Raises UserError for a word `evals.statistics` that is not known, or one that the backbone cannot follow."""
+    if settings.statistics not in STATISTICS:
+        raise unknown("evals.statistics", settings.statistics, STATISTICS)
+    if settings.statistics == "refreshed" and not has_statistics:
+        raise UserError(
+            "evals.statistics=refreshed renews the statistics of batch norm, which a vision transformer has not: set "
+            "--config.evals.statistics=own"
         )
 
 

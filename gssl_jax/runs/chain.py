@@ -91,6 +91,7 @@ def conclude(
         highlight=False,
     )
     trained = judge.classify(chosen.params, chosen.method_state) | judge.judge(variables)
+    trained |= judge.teach(variables)
     if int(chosen.step) != int(last.step):
         entries = judge.classify(last.params, last.method_state)
         trained |= {f"last/{name}": entry for name, entry in entries.items()}
@@ -118,7 +119,10 @@ def conclude(
     # Should a control fail, what the training was for is not lost.
     write({"untrained": {}, "pixels": {}} | outcome.controls)
     begun = outcome.controls or continuation.refreshed_control(parts, judge, outcome.untrained)
-    results = write({"untrained": judge.judge(outcome.untrained), "pixels": judge.judge_pixels()} | begun)
+    untrained = judge.judge(outcome.untrained)
+    if not outcome.controls:  # else what the stage started from was taught: that is the one to compare with
+        untrained |= judge.teach(outcome.untrained)
+    results = write({"untrained": untrained, "pixels": judge.judge_pixels()} | begun)
     report_unreadable(outcome.images.broken, judge.broken, console)
     replace_row(folder.metrics, stage, steps, log_row(trained))  # a run that stopped in here is judged again
     pictures = draw_pictures(parts, judge, outcome)

@@ -1,4 +1,4 @@
-"""Judging backbones on frozen features: the trained one, the untrained one and raw pixels, by the same protocols."""
+"""Judging backbones: the trained one, the untrained one and raw pixels, by the same protocols."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import cv2
 import jax
 import numpy as np
 
+from gssl_jax.data import subsets
 from gssl_jax.data.arrays import evaluation_batches, evaluation_set
 from gssl_jax.data.sources import Source
 from gssl_jax.data.sources.subset import Subset
 from gssl_jax.data.substitution import Substituted, as_readable
-from gssl_jax.evals import classification, suite
+from gssl_jax.evals import classification, sgd, suite
 from gssl_jax.evals.features import extract, pixels
+from gssl_jax.evals.finetune import finetune
 from gssl_jax.evals.per_class import balanced_accuracy, per_class_accuracy
+from gssl_jax.evals.refresh import refreshed
+from gssl_jax.evals.sgd_linear import sgd_linear
 from gssl_jax.models.build import least_side
+from gssl_jax.models.resnet import ResNet
 from gssl_jax.runs.parts import Parts
 from gssl_jax.training.mesh import on_data, replicated
 
@@ -36,13 +41,13 @@ class Judge:
             self.sets["validation"] = self._held(parts.validation)
         if isinstance(self.sets["train"], dict):  # unreadable images may have left a class too small
             suite.check(self.sets["train"]["label"], self.settings, parts.train.classes)
-        even = self.settings.batch_size % parts.mesh.size == 0
-        self._sharding = on_data(parts.mesh) if even else replicated(parts.mesh)
+        self._sharding = self._placed(self.settings.batch_size)
         self._apply = parts.backbone.apply
         self.encode = jax.jit(self._apply)
         """(variables, images float32 [B, S, S, C] in [0, 1]) -> features by name."""
         predict = parts.method.predict
         self._predict = None if predict is None else lambda held, images: predict(*held, images)
+        self._draws = self._labelled_draws() if self.labelled else {}
 
     def _held(self, source: Source) -> Any:
         """The set as arrays where it fits in memory, else the source itself, read again at every evaluation."""
@@ -74,9 +79,20 @@ class Judge:
         """Padded batches of a set of this judge, or of arrays {"image": uint8 [N, S, S, C], "label": [N]}."""
         return evaluation_batches(images, self.settings.batch_size, self._parts.config.data, self.settings.data.resize)
 
+    def settled(self, variables: Any) -> Any:
+        """The network as it is judged: with `evals.statistics=refreshed` a ResNet has the batch statistics of the
+        evaluation's training images in place of its own."""
+        backbone = self._parts.backbone
+        if self.settings.statistics == "own" or not isinstance(backbone, ResNet):
+            return variables
+        return refreshed(backbone, variables, self.batches(self.sets["train"]))
+
     def features(self, variables: Any, images: Any) -> dict[str, np.ndarray]:
         """The features [N, D] that the evaluators ask for, by name, and `label`; `images` as for `batches`."""
-        return extract(self._apply, self.batches(images), self.names(), variables=variables, sharding=self._sharding)
+        return self._features(self.settled(variables), images)
+
+    def _features(self, settled: Any, images: Any) -> dict[str, np.ndarray]:
+        return extract(self._apply, self.batches(images), self.names(), variables=settled, sharding=self._sharding)
 
     def names(self) -> tuple[str, ...]:
         """The features that the evaluators of the configuration ask for."""
@@ -84,11 +100,100 @@ class Judge:
         return tuple(sorted({e.knn.feature, e.linear.feature, e.lowshot.feature}))
 
     def judge(self, variables: Any) -> Entries:
-        """Every evaluator on a backbone; empty where there are no labels."""
+        """Every evaluator of frozen features on a backbone; empty where there are no labels."""
         if not self.labelled:
             return {}
-        train, test = (self.features(variables, self.sets[split]) for split in ("train", "test"))
-        return suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes)
+        variables = self.settled(variables)
+        train, test = (self._features(variables, self.sets[split]) for split in ("train", "test"))
+        return self._told(suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes))
+
+    def teach(self, variables: Any) -> Entries:
+        """The protocols that train by SGD, on a frozen backbone and the whole network; empty where both are off.
+
+        They take minutes to hours and are for the end of a run. What is drawn and held out is the same for every
+        backbone.
+        """
+        e = self.settings
+        if not self.labelled or not (e.sgd_linear.steps or self._draws):
+            return {}
+        variables = self.settled(variables)
+        entries: Entries = {}
+        common: dict[str, Any] = {"feature": e.linear.feature, "classes": self._parts.train.classes}
+        common |= {"seed": self._seed, "resamples": e.bootstrap.resamples}
+        if e.sgd_linear.steps:
+            rows, held = sgd.divided(self._train_labels(), e.sgd_linear.validation, self._seed)
+            options = common | {"settings": e.sgd_linear, "sharding": self._placed(e.sgd_linear.batch_size)}
+            entries |= sgd_linear(
+                self._apply, variables, self._pool(rows), self._opened("train", held), self._opened("test"), **options
+            )
+        options = common | {"settings": e.finetune, "sharding": self._placed(e.finetune.batch_size)}
+        for count, (draws, held) in self._draws.items():
+            pools = [self._pool(rows) for rows in draws]
+            opened = self._opened("train", held), self._opened("test")
+            entries |= finetune(
+                self._parts.backbone, self._apply, variables, pools, *opened, name=str(count or "all"), **options
+            )
+        return self._told(entries)
+
+    def _told(self, entries: Entries) -> Entries:
+        """`entries` whose protocols say so where the statistics are not the backbone's own."""
+        if self.settings.statistics != "own":
+            for found in entries.values():
+                found["protocol"]["statistics"] = "batch norm's of the training images"
+        return entries
+
+    def _labelled_draws(self) -> dict[int, tuple[list[np.ndarray], np.ndarray]]:
+        """For each number of `evals.finetune.labels` (0 = all): the rows of every draw, and those to choose by."""
+        settings, found = self.settings.finetune, {}
+        for count in settings.labels:
+            labels = self._train_labels()
+            rows, held = sgd.divided(labels, settings.validation, self._seed)
+            names = self._parts.train.classes
+            chosen = [
+                rows[subsets.at_least_one(labels[rows], count or len(rows), seed, names)]
+                for seed in range(self._seed, self._seed + settings.draws)
+            ]
+            found[int(count)] = (chosen, held)
+        return found
+
+    def _train_labels(self) -> np.ndarray:
+        """Labels of the evaluation's training images, without decoding."""
+        held = self.sets["train"]
+        if isinstance(held, Mapping):
+            return held["label"]
+        return np.stack([np.asarray(held.label(i)) for i in range(len(held))])
+
+    def _pool(self, rows: np.ndarray) -> sgd.Pool:
+        """Training images by row, from memory where they fit, else decoded as they are picked."""
+        held, data, resize = self.sets["train"], self._parts.config.data, self.settings.data.resize
+        side = data.image_size
+        said = f"crops of the evaluation's images, {side} x {side} pixels"
+        if not isinstance(held, Mapping):
+            part = as_readable(Subset(held, rows), data.max_broken)
+            if len(rows) * side**2 * data.channels > data.resident_mib * 2**20:
+                labels = self._train_labels()[rows]
+
+                def read(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                    batch = next(evaluation_batches(Subset(part, asked), len(asked), data, resize))
+                    return batch["image"], batch["label"]
+
+                return sgd.Pool(labels, read, said)
+            held = evaluation_set(part, data, resize)
+            rows = np.arange(len(held["label"]))
+        images, labels = held["image"], held["label"]
+        return sgd.Pool(labels[rows], lambda asked: (images[rows[asked]], labels[rows[asked]]), said)
+
+    def _opened(self, split: str, rows: np.ndarray | None = None) -> sgd.Batches:
+        """Opens the batches of a split, or of some rows of it."""
+        held = self.sets[split]
+        if rows is not None:
+            whole = isinstance(held, Mapping)
+            held = {name: held[name][rows] for name in ("image", "label")} if whole else Subset(held, rows)
+        return lambda: self.batches(held)
+
+    def _placed(self, batch_size: int) -> jax.sharding.Sharding:
+        mesh = self._parts.mesh
+        return on_data(mesh) if batch_size % mesh.size == 0 else replicated(mesh)
 
     def validate(self, params: Any, method_state: Any) -> float:
         """Mean over classes of the accuracy on the validation images, by the method's own classifier."""

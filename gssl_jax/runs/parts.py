@@ -96,6 +96,7 @@ def assemble(config: ConfigDict) -> Parts:
     handover.check(config.method.hand_over)
     backbone = build_backbone(config)
     check_features(config, backbone)
+    suite.check_statistics(config.evals, config.backbone.kind == "resnet")
     mesh = make_mesh()
     check_batch(config.optim.batch_size, mesh)
     sizes = {name: config.optim.batch_size * stream.ratio for name, stream in config.data.streams.items()}

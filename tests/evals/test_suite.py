@@ -9,12 +9,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError
-from gssl_jax.evals.suite import check, evaluate
+from gssl_jax.evals.suite import check, check_statistics, evaluate
+from gssl_jax.presets import evaluation
 
 NAMES = ("ant", "bee", "cat")
 
 
 def settings():
+    presets = evaluation("digits", "", "train", "test", 8)
     return ConfigDict(
         {
             "knn": {"k": 5, "temperature": 0.07, "feature": "feat", "whiten": 0.0},
@@ -39,6 +41,9 @@ def settings():
                 "tolerance": 1e-4,
             },
             "bootstrap": {"resamples": 200},
+            "statistics": "own",
+            "sgd_linear": presets.sgd_linear,
+            "finetune": presets.finetune,
         }
     )
 
@@ -157,6 +162,17 @@ def test_labels_of_several_classes_give_areas_and_no_shots():
         ({"lowshot": {"kfold_from": 1}}, r"evals.lowshot.kfold_from is 1"),
         ({"linear": {"validation": 1.0}}, r"evals.linear.validation is 1.0"),
         ({"linear": {"train_images": -1}}, r"evals.linear.train_images is -1"),
+        ({"sgd_linear": {"steps": 50}}, r"every is 100 and there are 50 steps.*evals.sgd_linear.every=2"),
+        ({"sgd_linear": {"steps": -1}}, r"evals.sgd_linear.steps is -1"),
+        ({"sgd_linear": {"steps": 100, "validation": 1.0}}, r"evals.sgd_linear.validation is 1.0"),
+        ({"finetune": {"labels": (9, 2)}}, r"\(9, 2\) and there are 3 classes.*give 3 or more, or 0 for all"),
+        ({"finetune": {"labels": (-3,)}}, r"evals.finetune.labels is \(-3,\)"),
+        (
+            {"finetune": {"labels": (9,), "drops": "inteded"}},
+            r"evals.finetune.drops 'inteded'; did you mean 'intended'",
+        ),
+        ({"finetune": {"labels": (9,), "steps": 0}}, r"evals.finetune.steps and .epochs are both 0"),
+        ({"finetune": {"labels": (0,), "learning_rates": ()}}, r"evals.finetune.learning_rates is \(\)"),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(change, message):
@@ -168,3 +184,15 @@ def test_mistakes_are_found_before_anything_runs(change, message):
             call()
     check(np.full(5, -1), wanted, NAMES)
     check(train["label"], wanted, ())
+
+
+def test_statistics_that_cannot_be_refreshed_are_refused():
+    refreshed = settings()
+    refreshed.statistics = "refreshed"
+    check_statistics(refreshed, True)
+    check_statistics(settings(), False)
+    with pytest.raises(UserError, match="a vision transformer has not: set --config.evals.statistics=own"):
+        check_statistics(refreshed, False)
+    refreshed.statistics = "fresh"
+    with pytest.raises(UserError, match="unknown evals.statistics 'fresh'; did you mean 'refreshed'"):
+        check_statistics(refreshed, True)
