@@ -52,8 +52,8 @@ def divided(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np
         held[np.random.default_rng(seed).permutation(len(rows))[: round(share * len(rows))]] = True
     if held.all() or not held.any():
         raise UserError(
-            f"a validation share of {share} leaves {held.sum()} of {len(rows)} labelled images to choose by: add images "
-            "or change evals.sgd_linear.validation or evals.finetune.validation"
+            f"a validation share of {share} leaves {held.sum()} of {len(rows)} labelled images to choose by: add images"
+            " or change evals.sgd_linear.validation or evals.finetune.validation"
         )
     return rows[~held], rows[held]
 
