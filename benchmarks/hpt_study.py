@@ -44,7 +44,12 @@ TRIALS = ("no_grey", "no_colour", "crop_blur", "crop")
 CURVES = ("target", "hpt", "hpt_bn")
 MEASURE = "linear/top1"
 PARTS = ("convergence", "sequential", "augmentation", "data")
-CHEAP = {"evals.lowshot.shots": "(5,)", "evals.lowshot.draws": "10", "evals.tsne_points": "50"}
+FLAGS = {  # the paper has no watch that stops a stage; the rest saves time
+    "continuation.watch": "off",
+    "evals.lowshot.shots": "(5,)",
+    "evals.lowshot.draws": "10",
+    "evals.tsne_points": "50",
+}
 STARTUP, STEP = 45.0, 0.45  # at most, seconds of a cell and of a step of 64 images on one core
 BEFORE = 400  # steps of the base, and of the source
 
@@ -81,7 +86,7 @@ def cell(workdir: Path, one: Setting, seed: int) -> Cell:
     """The run of one setting and seed."""
     own = folder(workdir, one, seed)
     recipe = f"configs/hpt_moco.py:earth,steps={one.steps or MIDDLE},augment={one.augment},percent={one.percent}"
-    flags = [f"--config.{key}={value}" for key, value in (CHEAP | {"seed": str(seed)}).items()]
+    flags = [f"--config.{key}={value}" for key, value in (FLAGS | {"seed": str(seed)}).items()]
     command = ("-m", "gssl_jax.arms", f"--config={recipe}", f"--arms={one.arm}", f"--workdir={own.parent}")
     trained = one.steps + (BEFORE if one.steps == 0 and one.arm in ("base", "base_source") else 0)
     return Cell((*command, f"--shared={workdir / 'stages'}", *flags), own, STARTUP + STEP * trained)

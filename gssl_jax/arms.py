@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(config, names: Sequence[str], workdir: Path, shared: Path, console: Console) -> int:
     """Every arm in turn, then the comparison. All stages of all arms are checked before the first one trains."""
-    from gssl_jax.main import train_and_report
+    from gssl_jax.report.run import train_and_report
     from gssl_jax.runs import arms
     from gssl_jax.runs.folder import RunFolder
     from gssl_jax.runs.parts import assemble, stage_config

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from gssl_jax import presets
 from gssl_jax.runs import parts as assembling
 from gssl_jax.runs import stage
 from gssl_jax.runs.parts import assemble, stage_config
@@ -50,9 +51,18 @@ PRESETS = {
         "photos",
         "photos,backbone=vit_micro4",
         "photos,method=byol,backbone=vit_micro4",
+        "earth",
+        "earth,steps=50,augment=crop,percent=10,method=byol",
         "tiny",
         "folder,path=somewhere",
         "folder,path=somewhere,size=224,backbone=resnet50,steps=5000",
+    ],
+    "hpt_maskcluster": [
+        "earth",
+        "earth,steps=50,percent=10",
+        "tiny",
+        "folder,path=somewhere,source=elsewhere",
+        "folder,path=somewhere,weights=file,size=224,backbone=vit_s16",
     ],
 }
 """Recipe -> its presets."""
@@ -116,7 +126,7 @@ def test_a_step_of_every_preset_has_its_shapes(name, preset, assembled):
     assert metrics["train/loss"].shape == () and finite.dtype == bool
     config, data = parts.config, parts.config.data
     shown, square = views_of(parts, resident, batch), (data.image_size, data.image_size, data.channels)
-    if name == "maskcluster_vit":
+    if name in ("maskcluster_vit", "hpt_maskcluster"):
         views = config.method.views
         assert state.params["prototypes"]["cls"]["directions"].shape[1] == config.method.prototypes.cls
         assert shown["clean"].shape == (config.optim.batch_size, views["globals"], *square)
@@ -188,6 +198,8 @@ def test_the_gated_recipes_are_those_of_the_authors():
         ("gated_semi", "folder", "needs path"),
         ("hpt_moco", "photos,method=moko", "unknown method 'moko'; did you mean 'moco'"),
         ("hpt_moco", "folder", "needs path"),
+        ("hpt_moco", "earth,augment=crops", "unknown set of augmentations 'crops'; did you mean 'crop'"),
+        ("hpt_maskcluster", "folder,path=somewhere", "nothing to start from: give source=DIR or weights=FILE"),
     ],
 )
 def test_a_preset_that_does_not_exist_is_refused(name, preset, words):
@@ -212,6 +224,42 @@ def test_hpts_recipe_is_that_of_the_specification():
         assert (view.scale, view.blur.probability, view.blur.sigma) == ((0.2, 1.0), 0.5, (0.1, 2.0))
         assert view.solarise.probability == 0.0
     assert recipe("imagenet,steps=50", "hpt_moco").optim.duration == 50.0
+
+
+def test_the_augmentation_sets_are_those_of_the_specification():
+    """Section 3.7: the second leaves grey out, the third jitter but not grey."""
+    on = {"baseline": "jitter grey blur flip", "no_grey": "jitter blur flip", "no_colour": "grey blur flip",
+          "crop_blur": "blur", "crop": ""}  # fmt: skip
+    assert list(presets.TRIALS) == list(on)
+    for name, words in on.items():
+        c = recipe(f"earth,augment={name}", "hpt_moco")
+        for view in c.method.augment.values():
+            found = dict(jitter=view.jitter.probability, grey=view.grey, blur=view.blur.probability, flip=view.flip)
+            assert {key for key, value in found.items() if value} == set(words.split()), name
+            assert view.scale == (0.3, 1.0)
+
+
+@pytest.mark.parametrize("name", ["hpt_moco", "hpt_maskcluster"])
+def test_every_stage_of_every_arm_is_a_configuration(name, assembled):
+    """HPT-BN trains the norms alone, a judged base nothing, and what begins a chain is the same in all that have it."""
+    c = recipe("earth", name)
+    own = {stage: assembling.stage_config(c, stage) for stage in c.stage}
+    assert {s for arm in c.arms.values() for s in arm} | {"target"} == set(own)
+    assert own["norm"].optim.trains == "norm" and own["target"].optim.trains == "all"
+    assert own["judged"].optim.duration == 0.0 and c.stages == ("base", "source", "target")
+    streams = {stage: (o.data.streams.train.source, o.data.streams.train.path) for stage, o in own.items()}
+    assert streams["base"] == ("photos", "") and streams["source"] == ("earth", "bluemarble")
+    assert {streams[s] for s in own if s not in ("base", "source")} == {("earth", "shaded")}
+    assert {o.evals.data.path for o in own.values()} == {"shaded"}  # every chain is judged on the target
+    assert (
+        own["base"].method.augment != own["target"].method.augment and own["base"].data.mean != own["target"].data.mean
+    )
+    if name == "hpt_moco":
+        assert own["refreshed"].evals.statistics == "refreshed" and own["judged"].evals.statistics == "own"
+    else:
+        assert "refreshed" not in own  # no batch statistics
+    for one in own.values():
+        assemble(one)
 
 
 def test_the_imagenet_preset_is_the_recipe_of_the_specification():

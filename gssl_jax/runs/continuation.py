@@ -85,7 +85,7 @@ def judged_start(
     if held and held["evals"] == settings:
         return held["controls"]
     begun = judged_by(parts, first())
-    controls = {"started": judge.judge(begun)} | refreshed_control(parts, judge, begun)
+    controls = {"started": judge.judge(begun) | judge.teach(begun)} | refreshed_control(parts, judge, begun)
     write_atomically(
         path, json.dumps({"started_from": words, "evals": settings, "controls": controls}, indent=1) + "\n"
     )
@@ -104,12 +104,13 @@ def refreshed_control(parts: Parts, judge: Judge, variables: Mapping[str, Any]) 
 
 def in_words(entries: Entries) -> str:
     """Scores in one line: `k-NN .743, linear .801, 5 per class .702`."""
-    names = {"knn/top1": "k-NN", "linear/top1": "linear"}
     found = []
     for name, entry in entries.items():
-        shots = name.removeprefix("lowshot_").removesuffix("/top1")
+        protocol, _, measure = name.partition("/")
+        words = protocol.replace("knn", "k-NN").replace("lowshot_", "").replace("_", " ")
+        words += " per class" if protocol.startswith("lowshot") else " AUROC" if measure == "auroc" else ""
         if entry["value"] is not None:
-            found.append(f"{names.get(name, f'{shots} per class')} {bare(entry['value'])}")
+            found.append(f"{words} {bare(entry['value'])}")
     return ", ".join(found)
 
 

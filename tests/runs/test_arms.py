@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from gssl_jax import arms as command
-from gssl_jax import main
 from gssl_jax.errors import UserError
+from gssl_jax.report import run
 from gssl_jax.runs import arms, chain
 from gssl_jax.runs.folder import RunFolder
 from gssl_jax.training.metrics import append_rows, read_rows
@@ -134,7 +134,7 @@ def test_the_command_checks_every_stage_first_and_stops_where_an_arm_is_interrup
         ran.append(workdir.name)
         return 130 if len(ran) == 2 else 0
 
-    monkeypatch.setattr(main, "train_and_report", train_and_report)
+    monkeypatch.setattr(run, "train_and_report", train_and_report)
     quiet = Console(quiet=True)
     with pytest.raises(UserError, match="knn.k"):
         command.run(tiny(evals__knn__k=10**6), ("base", "hpt_bn"), tmp_path, tmp_path / "stages", quiet)
@@ -155,9 +155,9 @@ def test_the_flags(tmp_path, capsys):
 def test_a_shared_stage_is_trained_once(tmp_path, monkeypatch):
     trained, real = [], chain.run_stage
 
-    def run_stage(parts, number, name, folder, *more):
+    def run_stage(parts, number, name, folder, *more, **named):
         before = sorted(path.name for path in folder.checkpoints(number, name).glob("*"))
-        outcome = real(parts, number, name, folder, *more)
+        outcome = real(parts, number, name, folder, *more, **named)
         if before != sorted(path.name for path in folder.checkpoints(number, name).glob("*")):
             trained.append((folder.path.name, name))
         return outcome
