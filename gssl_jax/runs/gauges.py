@@ -126,14 +126,17 @@ Gauge = NearestNeighbours | EffectiveRank
 
 
 def gauge_of(judge: Judge, settings: ConfigDict) -> Gauge | None:
-    """What the watch measures by, None for nothing. Raises UserError for `knn` on images without labels."""
+    """What the watch measures by, None for nothing. Raises UserError for `knn` on images without a label each."""
     if settings.watch == "off":
         return None
-    if settings.watch != "health" and judge.labelled:
+    single = judge.labelled and judge.some("train", 1)["label"].ndim == 1  # one class per image, as k-NN wants it
+    if settings.watch != "health" and single:
         found = NearestNeighbours(judge, settings)
         if found.size:
             return found
     if settings.watch == "knn":
-        raise UserError("continuation.watch=knn needs evals.data with labels: set --config.continuation.watch=health")
+        raise UserError(
+            "continuation.watch=knn needs evals.data with one label per image: set --config.continuation.watch=health"
+        )
     rank = EffectiveRank(judge, settings)
     return rank if rank.size else None

@@ -104,8 +104,10 @@ def test_labels_decide_what_is_measured():
     assert isinstance(gauge_of(labelled, settings(watch="health")), EffectiveRank)
     assert isinstance(gauge_of(bare, settings()), EffectiveRank)
     assert gauge_of(labelled, settings(watch="off")) is None
+    several = Judge(np.ones((20, 3), np.float32), np.ones((20, 4), np.float32))
+    assert isinstance(gauge_of(several, settings()), EffectiveRank)
     unknown = Judge(np.ones((20, 3), np.float32), np.full(20, -1))
     assert isinstance(gauge_of(unknown, settings()), EffectiveRank)  # class names, and no image with a label
-    with pytest.raises(UserError, match="needs evals.data with labels.*watch=health"):
+    with pytest.raises(UserError, match="needs evals.data with one label per image.*watch=health"):
         gauge_of(bare, settings(watch="knn"))
     assert gauge_of(Judge(np.zeros((0, 3)), np.zeros(0, int), False), settings()) is None
