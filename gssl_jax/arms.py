@@ -49,13 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config, names: Sequence[str], workdir: Path, shared: Path, console: Console) -> int:
     """Every arm in turn, then the comparison. All stages of all arms are checked before the first one trains."""
     from gssl_jax.report.run import train_and_report
-    from gssl_jax.runs import arms
+    from gssl_jax.runs import arms, chain
     from gssl_jax.runs.folder import RunFolder
-    from gssl_jax.runs.parts import assemble, stage_config
 
     chains = arms.chosen(config, names)
-    for stage in dict.fromkeys(stage for arm in chains.values() for stage in arm.stages):
-        assemble(stage_config(config, stage))
+    for first, stage in dict.fromkeys((not place, s) for arm in chains.values() for place, s in enumerate(arm.stages)):
+        chain.assembled(config, 0 if first else 1, stage)
     for number, (name, arm) in enumerate(chains.items(), 1):
         console.rule(f"arm {number} of {len(chains)}: {name} ({' > '.join(arm.stages)})")
         folder, stages = RunFolder(workdir / name), arms.places(arm, shared)

@@ -99,7 +99,7 @@ def warnings(config: ConfigDict, backbone: Backbone) -> tuple[str, ...]:
             "is shown: set method.shuffle_bn.groups=8 and method.shuffle_bn.shuffle=True",
         )
     steps = queue.length // (optim.batch_size * (2 if config.method.symmetric else 1))
-    if queue.start == "noise" and optim.unit == "step" and optim.duration < steps:
+    if queue.start == "noise" and optim.unit == "step" and 0 < optim.duration < steps:
         lines += (
             f"a queue of {queue.length} is full after {steps} steps and this stage has {optim.duration:g}: most "
             "negatives are random directions; method.queue.start=empty leaves them out",

@@ -51,6 +51,8 @@ def finish(axes: Sequence[Axes], metrics: Metrics) -> None:
         for start in list(starts.values())[1:]:
             one.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
     if len(starts) > 1:
+        for one in axes:  # all stages, where only some of them have this series
+            one.set_xlim(min(0, one.get_xlim()[0]), max(*starts.values(), one.get_xlim()[1]))
         for name, start in starts.items():
             axes[0].text(start, 0.98, f" {name}", transform=axes[0].get_xaxis_transform(), fontsize=8, color=GREY,
                          va="top", parse_math=False, bbox={"color": "white", "alpha": 0.7, "pad": 1})  # fmt: skip

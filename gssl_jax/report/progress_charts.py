@@ -58,7 +58,7 @@ def draw_contrast(metrics: Metrics, path: Path) -> Path | None:
 def draw_watch(metrics: Metrics, continuation: Any, path: Path) -> Path | None:
     """The score that decides whether training goes on, its start as a level line, the best one marked."""
     series = metrics.series("watch/score")
-    if not len(series.steps):
+    if len(series.steps) < 2:  # the start alone is no course
         return None
     words, factor = watched(continuation)
     figure, (axes,) = chart(1, 3.1)

@@ -88,7 +88,8 @@ def run_stage(
         progress = Progress(console, name, total, samples)
         recorder = Recorder(name, writers, progress)
         watch = None
-        if origin != continuation.SCRATCH and (gauge := gauge_of(judge, config.continuation)) is not None:
+        watchable = origin != continuation.SCRATCH and total > 0
+        if watchable and (gauge := gauge_of(judge, config.continuation)) is not None:
             kept = stack.enter_context(Checkpoints(continuation.best(place), 1))
             watch = Watch(parts, gauge, kept, done, recorder.emit, begun.extra.get("watch"))
             watch.begin(state)
@@ -126,7 +127,7 @@ def run_stage(
             recorder.emit(int(stop.state.step), {"alarm": watch.sentence(int(selected.step), origin)})
         elif has_fallen(watch):
             progress.say(watch.sentence(int(selected.step), origin), style="bold red")
-        if done < total:
+        if done < total or checkpoints.latest is None:  # a stage without a step too is handed on, and exported
             saver.save(stop.state)
     if stop.state.skipped:
         skipped = f"{int(stop.state.skipped)} steps were not finite and changed nothing: lower optim.learning_rate"
