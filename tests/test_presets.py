@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from gssl_jax import presets
 from gssl_jax.errors import UserError
-from tests.runs.recipes import recipe
+from tests.runs.recipes import CONFIGS, recipe
 
 
 def first(c):
@@ -55,3 +55,16 @@ def test_a_transformer_brings_its_optimiser(name):
     assert recipe("photos,backbone=wrn_28_2", name).backbone.name == "wrn_28_2"
     with pytest.raises(UserError, match="unknown backbone 'vit_ti5'; did you mean 'vit_ti"):
         recipe("photos,backbone=vit_ti5", name)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.py")))
+def test_protocols_that_train_are_off_in_every_recipe_and_those_of_the_paper_when_on(name):
+    """HPT's constants (specification 3.4 and 3.5)."""
+    e = recipe("tiny", name).evals
+    assert (e.statistics, e.sgd_linear.steps, e.finetune.labels) == ("own", 0, ())
+    sgd = (e.sgd_linear.batch_size, e.sgd_linear.learning_rate, e.sgd_linear.momentum, e.sgd_linear.milestones)
+    assert sgd == (512, 30.0, 0.9, (1651, 3333)) and (e.sgd_linear.every, e.sgd_linear.seeds) == (100, 3)
+    tuning = (e.finetune.learning_rates, e.finetune.steps, e.finetune.milestones, e.finetune.epoch_milestones)
+    assert tuning == ((0.01, 0.001), 2500, (833, 1667), (30, 60))
+    assert (e.finetune.head_rate, e.finetune.batch_size, e.finetune.drops) == (100.0, 256, "intended")
+    assert e.sgd_linear.scale == e.finetune.scale == (0.08, 1.0) and e.sgd_linear.flip == e.finetune.flip == 0.5
