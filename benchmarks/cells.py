@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gssl_jax.evals.intervals import t_interval
+
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 100.0  # minutes of a study; no cell is begun where the rest would take longer
 
@@ -111,3 +113,11 @@ def by_seed(folders: Mapping[int, Path], read: Callable[[dict[str, Any]], float]
     """What `read` takes from the results of every seed that is over."""
     found = {seed: finished(path) for seed, path in folders.items()}
     return {seed: read(results) for seed, results in found.items() if results is not None}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and half width of the 95 % interval by Student's t, in per cent or points."""
+    if not len(values):
+        return "-"
+    mean, _, high = t_interval(np.asarray(values))
+    return f"{100 * mean:.1f}" + ("" if high is None else f" +- {100 * (high - mean):.1f}")

@@ -28,24 +28,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import shutil
-import statistics
-import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from cells import Cell, by_seed, holm, minutes, missing, run, spread
 from scipy import stats
 
 from gssl_jax.evals.intervals import t_interval
 
-ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = {"long_tail": 90.0, "few": 90.0, "adversarial": 420.0, "semi": 420.0}  # at most, seconds a cell on a core
-STUDY_LIMIT = 100.0  # minutes; no cell is begun where the rest would take longer
 
 CHEAP = {"evals.tsne_points": "200", "evals.linear.max_iterations": "100"}
 SHORT = CHEAP | {
@@ -100,14 +92,14 @@ CONTRASTS = (*((arm, CONTROL) for arm in ARMS if arm != CONTROL), ("usefulness",
 
 
 def command(setting: str, arm: str, seed: int, workdir: Path) -> list[str]:
-    """The run of one cell."""
+    """What stands after `python` for one cell in the folder `workdir`."""
     stream = "labelled" if setting == "semi" else "train"
     values = SETTINGS[setting] | ARMS[arm] | {"seed": str(seed), f"data.streams.{stream}.subset.seed": str(seed)}
     if setting == "semi" and arm == CONTROL:
         values |= {"method.semi.transformed": "()", "method.semi.recognised": "()"}
     flags = [f"--config.{key}={value}" for key, value in values.items()]
     recipe = f"--config=configs/{RECIPES[setting]}.py:photos"
-    return [sys.executable, "-m", "gssl_jax.main", recipe, f"--workdir={workdir}", *flags]
+    return ["-m", "gssl_jax.main", recipe, f"--workdir={workdir}", *flags]
 
 
 def folder(workdir: Path, setting: str, arm: str, seed: int) -> Path:
@@ -115,68 +107,16 @@ def folder(workdir: Path, setting: str, arm: str, seed: int) -> Path:
     return workdir / f"{setting}-{arm}-{seed}"
 
 
-def finished(path: Path) -> dict[str, Any] | None:
-    """The results of a cell that is over, or None."""
-    if not (path / "report.html").exists():
-        return None
-    return json.loads((path / "results.json").read_text(encoding="utf-8"))
-
-
-def run(cells: list[tuple[str, str, int]], workdir: Path, jobs: int) -> None:
-    """Runs the cells that are missing, `jobs` at a time; says after each what the rest will take."""
-    missing = [cell for cell in cells if finished(folder(workdir, *cell)) is None]
-    begun, took = time.perf_counter(), {}
-    (workdir / "compiled").mkdir(parents=True, exist_ok=True)
-    # cells of one arm compile the same programs
-    surroundings = os.environ | {"JAX_COMPILATION_CACHE_DIR": str((workdir / "compiled").resolve())}
-    pin = jobs > 1 and shutil.which("taskset") and hasattr(os, "sched_getaffinity")
-    cores = sorted(os.sched_getaffinity(0)) if pin else []
-
-    def one(job: int, cell: tuple[str, str, int]) -> None:
-        path, start = folder(workdir, *cell), time.perf_counter()
-        line = command(*cell, path)
-        if cores:
-            line = ["taskset", "--cpu-list", ",".join(str(core) for core in cores[job::jobs] or cores), *line]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=surroundings)
-        if done.returncode:
-            raise RuntimeError(f"{path.name} failed with {done.returncode}:\n{done.stderr[-2000:]}")
-        took[cell] = time.perf_counter() - start
-        left = (len(missing) - len(took)) * statistics.mean(took.values()) / jobs / 60
-        print(f"{len(took)}/{len(missing)} {path.name}: {took[cell]:.0f} s, about {left:.0f} min left", flush=True)
-        if (time.perf_counter() - begun) / 60 + left > STUDY_LIMIT and len(took) >= jobs:
-            raise RuntimeError(f"the study would take more than {STUDY_LIMIT:.0f} min: cells of {took[cell]:.0f} s")
-
-    def lane(job: int) -> None:
-        while waiting:
-            try:
-                one(job, waiting.pop(0))
-            except BaseException:
-                waiting.clear()
-                raise
-
-    waiting = list(missing)
-    with ThreadPoolExecutor(jobs) as pool:
-        lanes = [pool.submit(lane, job) for job in range(jobs)]
-    for each in lanes:
-        try:
-            each.result()
-        except RuntimeError as problem:
-            sys.exit(str(problem))
-    if took:
-        over = sum(seconds > EXPECTED[cell[0]] for cell, seconds in took.items())
-        print(f"{len(took)} cells in {(time.perf_counter() - begun) / 60:.0f} min, {over} of them slower than expected")
-
-
-def interval(values: list[float]) -> str:
-    """Mean and the half width of the 95 % interval by Student's t over seeds, in per cent."""
-    mean, _, high = t_interval(values)
-    return f"{100 * mean:.1f}" + ("" if high is None else f" +- {100 * (high - mean):.1f}")
+def cell(workdir: Path, setting: str, arm: str, seed: int) -> Cell:
+    """The run of one cell and what it may cost."""
+    own = folder(workdir, setting, arm, seed)
+    return Cell(tuple(command(setting, arm, seed, own)), own, EXPECTED[setting])
 
 
 def scores(setting: str, arm: str, name: str, seeds: list[int], workdir: Path) -> dict[int, float]:
     """One measure of an arm by seed, of the cells that are there."""
-    found = {seed: finished(folder(workdir, setting, arm, seed)) for seed in seeds}
-    return {seed: own["eval"][name]["value"] for seed, own in found.items() if own is not None}
+    folders = {seed: folder(workdir, setting, arm, seed) for seed in seeds}
+    return by_seed(folders, lambda results: results["eval"][name]["value"])
 
 
 def table(setting: str, arms: list[str], seeds: list[int], workdir: Path) -> str:
@@ -185,7 +125,7 @@ def table(setting: str, arms: list[str], seeds: list[int], workdir: Path) -> str
     lines = ["| arm | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for arm in arms:
         found = [list(scores(setting, arm, name, seeds, workdir).values()) for name in names]
-        lines.append(f"| {arm} | " + " | ".join(interval(values) if values else "-" for values in found) + " |")
+        lines.append(f"| {arm} | " + " | ".join(spread(values) if values else "-" for values in found) + " |")
     return "\n".join(lines)
 
 
@@ -202,22 +142,13 @@ def differences(
     return found
 
 
-def holm(values: list[float]) -> list[float]:
-    """p-values after Holm's step-down correction (Scand. J. Statist. 6, 1979), in the order given."""
-    order, corrected, running = np.argsort(values), [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        running = max(running, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = running
-    return corrected
-
-
 def contrasts(setting: str, name: str, arms: list[str], seeds: list[int], workdir: Path) -> str:
     """The differences of a measure in points, with p of a paired t-test before and after Holm's correction."""
     found = differences(setting, name, arms, seeds, workdir)
     raw = [float(stats.ttest_1samp(values, 0.0).pvalue) if np.ptp(values) else 1.0 for _, values in found]
     lines = [f"| {name} | points | p | p (Holm) |", "|---|---|---|---|"]
     for (words, values), p, corrected in zip(found, raw, holm(raw), strict=True):
-        lines.append(f"| {words} | {interval(values)} | {p:.3f} | {corrected:.3f} |")
+        lines.append(f"| {words} | {spread(values)} | {p:.3f} | {corrected:.3f} |")
     return "\n".join(lines)
 
 
@@ -303,15 +234,14 @@ def main() -> None:
         if wrong:
             sys.exit(f"error: {wrong[0]!r} is not known: choose from {', '.join(known)}")
     # seeds outermost: a study that is cut short has every arm equally often
-    cells = [(s, a, k) for k, s, a in itertools.product(seeds, settings, arms)]
-    missing = [cell for cell in cells if finished(folder(given.workdir, *cell)) is None]
-    most = sum(EXPECTED[setting] for setting, _, _ in missing) / given.jobs / 60
-    print(f"{len(cells)} cells, {len(missing)} to run, {given.jobs} at a time: about {most:.0f} min", flush=True)
+    cells = [cell(given.workdir, s, a, k) for k, s, a in itertools.product(seeds, settings, arms)]
+    todo = missing(cells)
+    print(f"{len(cells)} cells, {len(todo)} to run, {given.jobs} at a time: about {minutes(todo, given.jobs):.0f} min")
     if given.dry_run:
-        for cell in missing:
-            print(" ".join(command(*cell, folder(given.workdir, *cell))))
+        for one in todo:
+            print(" ".join((sys.executable, *one.command)))
         return
-    run(cells, given.workdir, given.jobs)
+    run(cells, given.workdir / "compiled", given.jobs)
     for setting in settings:
         print(f"\n{setting}\n\n{table(setting, arms, seeds, given.workdir)}\n")
         for name in MEASURES[setting]:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from cells import Cell, by_seed, finished, minutes, missing, run
+from cells import Cell, by_seed, finished, minutes, missing, run, spread
 
 from gssl_jax.evals.intervals import t_interval
 
@@ -95,16 +95,6 @@ def cell(workdir: Path, one: Setting, seed: int) -> Cell:
 def scores(workdir: Path, one: Setting, seeds: Sequence[int], name: str = MEASURE) -> dict[int, float]:
     """One measure of a setting by seed, of the cells that are there."""
     return by_seed({s: folder(workdir, one, s) for s in seeds}, lambda results: results["eval"][name]["value"])
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and half width of the 95 % interval by Student's t, in per cent or points."""
-    if not len(values):
-        return "-"
-    if len(values) < 2:
-        return f"{100 * values[0]:.1f}"
-    mean, low, _ = t_interval(np.asarray(values))
-    return f"{100 * mean:.1f} +- {100 * (mean - low):.1f}"
 
 
 def paired(workdir: Path, one: Setting, other: Setting, seeds: Sequence[int], name: str = MEASURE) -> list[float]:

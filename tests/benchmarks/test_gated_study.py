@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 
 import pytest
 
 from gssl_jax.cli import parse
-from tests.runs.recipes import CONFIGS
+from tests.benchmarks.scripts import benchmark
 
 
 @pytest.fixture(scope="module")
 def study():
-    spec = importlib.util.spec_from_file_location("gated_study", CONFIGS.parent / "benchmarks" / "gated_study.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("gated_study")
 
 
 def write(folder, top1):
@@ -36,7 +32,7 @@ def test_every_cell_is_a_command_that_parses(study, tmp_path):
     for setting in study.SETTINGS:
         for arm in study.ARMS:
             line = study.command(setting, arm, 3, tmp_path)
-            config = parse(["main", *line[3:]]).config
+            config = parse(["main", *line[2:]]).config
             stream = next(iter(config.data.streams.values()))
             assert config.seed == stream.subset.seed == 3 and stream.subset.kind == kinds[setting]
             assert config.method.gate.mode == study.ARMS[arm]["method.gate.mode"]
@@ -63,28 +59,10 @@ def test_the_tables_take_differences_seed_by_seed(study, tmp_path):
     assert study.gate_ends("long_tail", "sum", [0, 1], tmp_path) == "weight_flip 1.000 (1.000-1.000)"
 
 
-def test_holm_multiplies_by_what_is_left_and_never_falls(study):
-    """.01 x 3, .02 x 2, .03 x 1 is less than .04 before it."""
-    assert study.holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert study.holm([0.5, 0.9]) == [1.0, 1.0]
-
-
 def test_the_figure_is_drawn_from_what_is_there(study, tmp_path):
     two_seeds(study, tmp_path)
     study.draw(["long_tail"], ["supervised", "sum", "learned"], [0, 1], tmp_path, tmp_path / "docs" / "plot.png")
     assert (tmp_path / "docs" / "plot.png").stat().st_size > 5000
-
-
-def test_the_study_stops_where_its_limit_will_not_hold(study, tmp_path, monkeypatch, capsys):
-    """Three cells of at least a hundredth of a second against a limit of no time at all: two of them are not begun."""
-    monkeypatch.setattr(study, "STUDY_LIMIT", 0.0)
-    monkeypatch.setattr(study, "command", lambda *cell: [sys.executable, "-c", "import time; time.sleep(0.01)"])
-    with pytest.raises(SystemExit, match="more than 0 min"):
-        study.run([("few", "sum", seed) for seed in range(3)], tmp_path, 1)
-    assert capsys.readouterr().out.count("left") == 1
-    monkeypatch.setattr(study, "command", lambda *cell: [sys.executable, "-c", "raise SystemExit('broken')"])
-    with pytest.raises(SystemExit, match="few-sum-0 failed with 1:\nbroken"):
-        study.run([("few", "sum", 0)], tmp_path, 1)
 
 
 def test_a_cell_that_is_there_is_not_run_again(study, tmp_path, monkeypatch, capsys):
