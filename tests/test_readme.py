@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 from gssl_jax.cli import parse
+from gssl_jax.runs import arms
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [line.strip().partition("  #")[0].strip() for line in TEXT.splitlines() if line.startswith("    ")]
-RECIPES = re.findall(r"`\.\.\.(:[^`]+)`", TEXT)
+RECIPES = [f"configs/maskcluster_vit.py{preset}" for preset in re.findall(r"`\.\.\.(:[^`]+)`", TEXT)]
+RECIPES += re.findall(r"`(configs/\w+\.py:[^`]+)`", TEXT)
 
 
 def test_there_are_commands():
-    assert {"make demo", "make test"} <= set(COMMANDS) and len(RECIPES) >= 5
+    assert {"make demo", "make test"} <= set(COMMANDS) and len(RECIPES) >= 8
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("make ")])
@@ -29,10 +31,17 @@ def test_a_run_that_is_written_out_can_be_parsed(command, monkeypatch):
     assert parse(["main", *command.split("gssl_jax.main", 1)[1].split()]) is not None
 
 
-@pytest.mark.parametrize("preset", RECIPES)
-def test_a_preset_of_the_table_can_be_parsed(preset, monkeypatch):
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_preset_of_a_table_can_be_parsed(recipe, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert parse(["main", f"--config=configs/maskcluster_vit.py{preset}"]) is not None
+    assert parse(["main", f"--config={recipe}"]) is not None
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "gssl_jax.arms" in line])
+def test_arms_that_are_written_out_are_there(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = parse(["arms", *command.split("gssl_jax.arms", 1)[1].split()], more=("arms", "shared"))
+    assert len(arms.chosen(options.config, ())) == 7
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"[\w/]+/[\w/]+\.(?:py|sh|ipynb|md)", TEXT))))
