@@ -111,3 +111,35 @@ def test_a_chain_killed_in_each_stage_ends_as_one_that_was_not(tmp_path, watched
         np.testing.assert_array_equal(arrays(outcomes["source"])[path], value)
     assert int(outcomes["target"].state.step) == 2 and (tmp_path / "killed" / "stale-1" / "1-target").is_dir()
     assert json.loads(killed.results.read_text())["run"]["steps"] == 2
+
+
+@pytest.mark.slow
+def test_moco_killed_in_its_second_stage_ends_as_one_that_was_not(tmp_path, watched, monkeypatch):
+    """Queue, place in it and batch statistics of the keys are part of the state."""
+    outcomes, _ = watched
+
+    def moco():
+        c = recipe("tiny", "hpt_moco")
+        c.stages = ("base", "target")
+        c.stage.base.optim.duration, c.optim.duration = 2.0, 4.0
+        c.evals.lowshot.shots, c.evals.tsne_points, c.evals.bootstrap.resamples = (), 10, 10
+        c.run.checkpoint_every = c.run.log_every = 1
+        return c
+
+    assert isinstance(chain.run(moco(), RunFolder(tmp_path / "straight"), CONSOLE), chain.Finished)
+    straight, killed = arrays(outcomes["target"]), RunFolder(tmp_path / "killed")
+    real = stage.Saver.on_boundary
+
+    def stopping(self, step, state):
+        real(self, step, state)
+        if step == 3:  # only the target has so many
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(stage.Saver, "on_boundary", stopping)
+    assert chain.run(moco(), killed, CONSOLE) == chain.Interrupted(signal.SIGINT, 3)
+    monkeypatch.setattr(stage.Saver, "on_boundary", real)
+    assert isinstance(chain.run(moco(), killed, CONSOLE), chain.Finished)
+    found = arrays(outcomes["target"])
+    assert any("queue" in path for path in found) and found.keys() == straight.keys()
+    for path, value in straight.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
