@@ -187,6 +187,9 @@ def _protocol(
     protocol |= {"milestones": list(settings.milestones), "scale": list(settings.scale), "images": train.images}
     protocol |= {"train_images": len(train.labels), "validation_images": len(held["label"])}
     protocol |= {"parameters": (held[feature].shape[1] + 1) * classes, "chosen": "best validation of the later half"}
-    finite = [[None if np.isnan(score) else score for score in run.curve] for run in runs]
-    protocol |= {"iterations": runs[0].iterations, "validation_curves": finite}
+    repeats = [[None if np.isnan(score) else score for score in run.curve] for run in runs]
+    length = min(map(len, repeats))  # a repeat that diverged is shorter
+    mean = [float(np.mean([run.curve[k] for run in runs])) for k in range(length)]
+    curve = {"steps": runs[0].iterations[:length], "validation": [None if np.isnan(one) else one for one in mean]}
+    protocol |= {"curve": curve | {"repeats": repeats}}
     return protocol | {"chosen_iterations": [r.iterations[r.chosen] if r.head is not None else None for r in runs]}

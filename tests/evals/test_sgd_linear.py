@@ -62,7 +62,7 @@ def test_separable_features_are_told_apart():
     ((name, found),) = sgd_linear(encode, VARIABLES, *parts(), settings=settings(), **OPTIONS).items()
     assert name == "linear_sgd/top1" and found["value"] > 0.95 and found["interval"] == "bootstrap-test"
     told = json.loads(json.dumps(found))["protocol"]
-    assert told["iterations"] == list(range(5, 61, 5)) and len(told["validation_curves"][0]) == 12
+    assert told["curve"]["steps"] == list(range(5, 61, 5)) and told["curve"]["repeats"] == [told["curve"]["validation"]]
     assert told["parameters"] == 3 * 3 + 3 and told["chosen_iterations"][0] >= 40
     assert told["train_images"] == 60 and told["validation_images"] == 30
 
@@ -71,8 +71,10 @@ def test_labels_without_meaning_stay_at_chance_and_repeats_give_an_interval():
     found = sgd_linear(encode, VARIABLES, *parts(False), settings=settings(seeds=3), **OPTIONS)["linear_sgd/top1"]
     assert abs(found["value"] - 1 / 3) < 0.25 and found["interval"] == "t-draws" and found["n"] == 3
     assert found["value"] == pytest.approx(np.mean(found["protocol"]["values"]))
-    assert len(found["protocol"]["validation_curves"]) == len(found["protocol"]["chosen_iterations"]) == 3
-    assert len(set(map(tuple, found["protocol"]["validation_curves"]))) > 1
+    curve = found["protocol"]["curve"]
+    assert len(curve["repeats"]) == len(found["protocol"]["chosen_iterations"]) == 3
+    assert len(set(map(tuple, curve["repeats"]))) > 1
+    np.testing.assert_allclose(curve["validation"], np.mean(curve["repeats"], 0))
 
 
 def test_several_labels_are_judged_by_areas():
