@@ -71,7 +71,7 @@ PRESETS = {
 class Stand:
     """In the place of a source whose files are not here."""
 
-    name, normalised = "stand-in", False
+    name, normalised, multilabel = "stand-in", False, False
 
     def __init__(self, settings):
         self.classes = tuple(f"class {i}" for i in range(19 if settings.source == "photos" else 10))

@@ -38,7 +38,8 @@ def load_canvases(source: Source, data: Any, min_side: int = 1) -> np.ndarray:
 
 
 def evaluation_set(source: Source, data: Any, resize: int, min_side: int = 1) -> Arrays:
-    """A whole evaluation set, `{"image": uint8 [N, S, S, C], "label": int32 [N]}`, S = `data.image_size`.
+    """A whole evaluation set, `{"image": uint8 [N, S, S, C], "label": int32 [N]}`, S = `data.image_size`; `label` is
+    float32 [N, classes] (NaN unknown) for a source of several labels.
 
     Each image is resized to a shorter side of `resize`, cut at the centre and, for grey images under
     `data.contrast_normalise`, contrast-normalised unless the source has done so. Unreadable images are left out.
@@ -51,7 +52,7 @@ def evaluation_set(source: Source, data: Any, resize: int, min_side: int = 1) ->
     readable = as_readable(source, data.max_broken, min_side)
     prepare = _preparer(readable, data, resize)
     images = np.empty((len(source), size, size, channels), np.uint8)
-    labels = np.empty(len(source), np.int32)
+    labels = _no_labels(len(source), len(source.classes) if source.multilabel else 0)
     kept = np.zeros(len(source), bool)
 
     def load(index: int) -> None:
@@ -68,11 +69,12 @@ def evaluation_set(source: Source, data: Any, resize: int, min_side: int = 1) ->
 def evaluation_batches(
     arrays_or_source: Arrays | Source, batch_size: int, data: Any = None, resize: int = 0, min_side: int = 1
 ) -> Iterator[Arrays]:
-    """Batches in order, none dropped: `image` uint8 [B, S, S, C], `label` and `index` int32 [B], `valid` bool [B].
+    """Batches in order, none dropped: `image` uint8 [B, S, S, C], `label` and `index` int32 [B], `valid` bool [B]; with
+    several labels an image `label` is float32 [B, classes].
 
-    The last batch is padded with zeros, label -1, index -1 and `valid` False; so is the place of an unreadable image
-    of a source. Arrays (as `evaluation_set` makes them) need neither `data` nor `resize`; a source is decoded as it
-    is read.
+    The last batch is padded with zeros, label -1 (or NaN), index -1 and `valid` False; so is the place of an unreadable
+    image of a source. Arrays (as `evaluation_set` makes them) need neither `data` nor `resize`; a source is decoded as
+    it is read.
     """
     if batch_size < 1:
         raise UserError(f"an evaluation batch of {batch_size} images; it must be at least 1")
@@ -82,8 +84,9 @@ def evaluation_batches(
     readable = as_readable(arrays_or_source, data.max_broken, min_side)
     prepare = _preparer(readable, data, resize)
     shape = (int(data.image_size), int(data.image_size), int(data.channels))
+    classes = len(readable.classes) if readable.multilabel else 0
     for start in range(0, len(readable), batch_size):
-        batch = _blank(batch_size, shape)
+        batch = _blank(batch_size, shape, classes)
 
         def load(index: int, batch: Arrays = batch, start: int = start) -> None:
             sample = readable.readable(index)
@@ -95,17 +98,23 @@ def evaluation_batches(
 
 
 def _array_batches(arrays: Arrays, batch_size: int) -> Iterator[Arrays]:
+    classes = arrays["label"].shape[1] if arrays["label"].ndim == 2 else 0
     for start in range(0, len(arrays["image"]), batch_size):
         part = slice(start, min(start + batch_size, len(arrays["image"])))
-        batch = _blank(batch_size, arrays["image"].shape[1:])
+        batch = _blank(batch_size, arrays["image"].shape[1:], classes)
         _place(batch, slice(0, part.stop - start), arrays["image"][part], arrays["label"][part], np.r_[part])
         yield batch
 
 
-def _blank(batch_size: int, shape: tuple[int, ...]) -> Arrays:
+def _no_labels(count: int, classes: int) -> np.ndarray:
+    """int32 [count] of -1, or float32 [count, classes] of NaN where there are several labels, `classes` of them."""
+    return np.full((count, classes), np.nan, np.float32) if classes else np.full(count, -1, np.int32)
+
+
+def _blank(batch_size: int, shape: tuple[int, ...], classes: int) -> Arrays:
     return {
         "image": np.zeros((batch_size, *shape), np.uint8),
-        "label": np.full(batch_size, -1, np.int32),
+        "label": _no_labels(batch_size, classes),
         "valid": np.zeros(batch_size, bool),
         "index": np.full(batch_size, -1, np.int32),
     }

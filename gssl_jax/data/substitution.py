@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from gssl_jax.data.decode import BrokenImage
-from gssl_jax.data.sources import Sample, Source
+from gssl_jax.data.sources import Label, Sample, Source
 from gssl_jax.errors import UserError
 
 NAMED_IN_MESSAGE = 5
@@ -29,6 +29,7 @@ class Substituted:
             raise UserError(f"the data source {source.name} holds no images; check its path")
         self._source, self._min_side = source, min_side
         self.name, self.classes, self.normalised = source.name, source.classes, source.normalised
+        self.multilabel = source.multilabel
         self.limit = max(1, int(max_broken * len(source)))
         self._broken: dict[int, BrokenImage] = {}
         self._lock = threading.Lock()
@@ -36,7 +37,7 @@ class Substituted:
     def __len__(self) -> int:
         return len(self._source)
 
-    def label(self, index: int) -> int:
+    def label(self, index: int) -> Label:
         return self._source.label(index)
 
     def describe(self, index: int) -> str:

@@ -142,7 +142,7 @@ def open_streams(
     The first stream of a labelled method is the labelled one; the others lose their labels, and those of the same
     source leave out the validation images. Raises UserError for a stream that is empty or cannot fill a batch, `sizes`
     by stream (the few labelled images beside unlabelled ones may repeat in a batch), and for a labelled method without
-    labels.
+    labels or with several an image. Streams without a class an image never carry labels.
     """
     streams: dict[str, Source] = {}
     validation, counts, held_out = None, None, np.zeros(0, np.int64)
@@ -151,6 +151,11 @@ def open_streams(
         source = open_source(stream, stream.split, config.data)
         if len(source) == 0:
             raise UserError(f"{source.name} holds no images to train on: check data.streams.{name}.path")
+        if source.multilabel and kind.labelled and name == first:
+            raise UserError(
+                f"method.name={config.method.name} learns one class an image and {source.name} has several labels an "
+                "image: learn without labels (configs/hpt_moco.py, configs/maskcluster_vit.py)"
+            )
         if kind.labelled and name == first:
             labels = all_labels(source)
             if not len(source.classes) or labels.max(initial=-1) < 0:
@@ -162,6 +167,8 @@ def open_streams(
         elif kind.labelled:
             own = held_out if same_images(config, first, name) else np.zeros(0, np.int64)
             source = Unlabelled(source, np.setdiff1d(np.arange(len(source)), own))
+        elif source.multilabel:
+            source = Unlabelled(source, np.arange(len(source)))
         if len(sizes) == 1 or not kind.labelled or name != first:
             check_fills_batch(name, stream, source, sizes[name])
         streams[name] = source
@@ -267,10 +274,13 @@ def check_linear_memory(train: Source, settings: ConfigDict, available: int) -> 
 
 
 def labels_to_check(source: Source, settings: ConfigDict) -> np.ndarray:
-    """Labels of a source in a fixed random order, int32, until they are enough for every evaluator, or all of them.
+    """Labels of a source in a fixed random order, int32, until they are enough for every evaluator, or all of them;
+    all of a source of several labels, float32 [N, classes].
 
     Reading a label may mean reading a record, so a set of a million images is not walked through to its end.
     """
+    if source.multilabel:  # read from lists
+        return np.array([source.label(i) for i in range(len(source))], np.float32).reshape(-1, len(source.classes))
     order = np.random.default_rng(0).permutation(len(source))
     shots, counts, found = max(settings.lowshot.shots, default=0), np.zeros(len(source.classes), int), []
     for index in order if source.classes else ():

@@ -124,3 +124,19 @@ def test_an_unreadable_image_leaves_an_invalid_place_in_its_batch(folder):
     assert second["index"].tolist() == [4, -1, 6, 7] and third["valid"].tolist() == [True, False, False, False]
     with pytest.raises(UserError, match="at least 1"):
         next(arrays.evaluation_batches(source, 0, _data(), 18))
+
+
+def test_several_labels_arrive_as_they_are_and_padding_has_none(tmp_path):
+    for name in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 20), 50, np.uint8))
+    (tmp_path / "train.txt").write_text("a.png 1 0\nb.png nan 1\nc.png 0 0\n")
+    source = open_source(ConfigDict({"source": "lists", "path": str(tmp_path), "size": 0}), "train", _data())
+    wanted = np.array([[1, 0], [np.nan, 1], [0, 0]], np.float32)
+    whole = arrays.evaluation_set(source, _data(), resize=16)
+    np.testing.assert_array_equal(whole["label"], wanted)
+    assert whole["label"].dtype == np.float32
+    for images in (whole, source):
+        batches = list(arrays.evaluation_batches(images, 2, _data(), 16))
+        labels = np.concatenate([batch["label"] for batch in batches])
+        np.testing.assert_array_equal(labels, np.concatenate([wanted, np.full((1, 2), np.nan, np.float32)]))
+        assert labels.dtype == np.float32 and batches[1]["valid"].tolist() == [True, False]

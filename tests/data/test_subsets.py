@@ -60,7 +60,7 @@ def test_permuted_parts_are_nested():
 
 
 class Numbers:
-    name, classes, normalised = "numbers", ("even", "odd"), False
+    name, classes, normalised, multilabel = "numbers", ("even", "odd"), False, False
 
     def __len__(self):
         return 10

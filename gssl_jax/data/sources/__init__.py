@@ -14,19 +14,24 @@ import numpy as np
 from gssl_jax import errors
 from gssl_jax.errors import UserError
 
+Label = int | np.ndarray
+"""The class of an image (-1 = unlabelled); of a source of several labels float32 [classes]: 1 has it, 0 has it not, NaN
+unknown."""
+
 
 class Sample(TypedDict):
-    """One image: uint8 or uint16 [h, w, C], its label (-1 = unlabelled) and its place in the source."""
+    """One image: uint8 or uint16 [h, w, C], its label as `Source.label` gives it, and its place in the source."""
 
     image: np.ndarray
-    label: int
+    label: Label
     index: int
 
 
 class Source(Protocol):
     """A set of images under random access.
 
-    `classes` is empty for an unlabelled source. `normalised` says that `image` has been contrast-normalised already.
+    `classes` is empty for an unlabelled source; `multilabel` says which of the two a `Label` is. `normalised` says that
+    `image` has been contrast-normalised already.
     `describe(i)` is what messages call image i (a file name where there is one). `label(i)` needs no decoding.
     `fingerprint()` is a hex digest of everything that decides the content.
     """
@@ -34,12 +39,13 @@ class Source(Protocol):
     name: str
     classes: tuple[str, ...]
     normalised: bool
+    multilabel: bool
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
 
-    def label(self, index: int) -> int: ...
+    def label(self, index: int) -> Label: ...
 
     def describe(self, index: int) -> str: ...
 
@@ -70,6 +76,12 @@ def _folder(settings: Any, split: str, data: Any) -> Source:
     return folder.open_folder(settings.path, split, data)
 
 
+def _lists(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import lists
+
+    return lists.ListedSource(settings.path, split)
+
+
 def _tfds(settings: Any, split: str, data: Any) -> Source:
     from gssl_jax.data.sources import named
 
@@ -81,6 +93,7 @@ KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
     "digits": _digits,
     "earth": _earth,
     "folder": _folder,
+    "lists": _lists,
     "tfds": _tfds,
 }
 

@@ -121,6 +121,7 @@ class EarthTiles:
 
     classes = tuple(REGIONS)
     normalised = False
+    multilabel = False
 
     def __init__(self, look: str, split: str, data: Any) -> None:
         self.name = f"earth/{look}/{split}"

@@ -137,6 +137,7 @@ class FolderSource:
     """Files of one split, decoded on access; `classes` is empty for images without labels."""
 
     normalised = False
+    multilabel = False
 
     def __init__(self, root: Path, split: str, listing: Listing) -> None:
         images = listing.test if split == "test" else listing.train

@@ -76,6 +76,7 @@ class NamedSource:
     """One split of a prepared TFDS data set; `classes` is empty when it has no class label called `label`."""
 
     normalised = False
+    multilabel = False
 
     def __init__(self, builder: Any, split: str, records: Any, undecoded: Any) -> None:
         self.name = f"{builder.info.full_name}/{split}"

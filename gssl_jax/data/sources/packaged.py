@@ -102,6 +102,7 @@ class PhotoCrops:
     """
 
     classes = tuple(PHOTOS)
+    multilabel = False
 
     def __init__(self, split: str, data: Any) -> None:
         self.name = f"photos/{split}"
@@ -162,6 +163,7 @@ class PhotoSquares:
 
     classes = tuple(PHOTOS)
     normalised = False
+    multilabel = False
 
     def __init__(self, data: Any, size: int) -> None:
         if data.max_zoom < 1.0:
@@ -211,6 +213,7 @@ class Digits:
 
     classes = tuple("0123456789")
     normalised = False
+    multilabel = False
 
     def __init__(self, split: str, data: Any) -> None:
         _check_split(split)

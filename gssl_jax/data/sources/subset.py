@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from gssl_jax.data.sources import Sample, Source
+from gssl_jax.data.sources import Label, Sample, Source
 
 
 class Subset:
@@ -15,6 +15,7 @@ class Subset:
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self._source, self._indices = source, np.asarray(indices, np.int64)
         self.name, self.classes, self.normalised = source.name, source.classes, source.normalised
+        self.multilabel = source.multilabel
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -23,7 +24,7 @@ class Subset:
         sample = self._source[int(self._indices[index])]
         return {"image": sample["image"], "label": sample["label"], "index": int(index)}
 
-    def label(self, index: int) -> int:
+    def label(self, index: int) -> Label:
         return self._source.label(int(self._indices[index]))
 
     def describe(self, index: int) -> str:
@@ -37,6 +38,7 @@ class Unlabelled:
     """The images `indices` of a source without their labels, as a source; `index` counts within them."""
 
     classes: tuple[str, ...] = ()
+    multilabel = False
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self._subset = Subset(source, indices)
