@@ -66,6 +66,7 @@ def base():
     c.data.threads = 2
     c.data.prefetch = 256
     c.data.holdout = 0.2
+    c.data.expect = ConfigDict()  # name in gssl_jax/domains.py -> its source and path
 
     c.backbone = ConfigDict(
         dict(

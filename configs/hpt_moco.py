@@ -67,6 +67,7 @@ def base():
     c.data.threads = 16
     c.data.prefetch = 64
     c.data.holdout = 0.2
+    c.data.expect = ConfigDict()  # name in gssl_jax/domains.py -> its source and path
 
     c.backbone = ConfigDict(
         dict(

@@ -63,6 +63,7 @@ def base():
     c.data.threads = 16
     c.data.prefetch = 64  # decoded samples waiting
     c.data.holdout = 0.2  # class folders without a test folder: share held out
+    c.data.expect = ConfigDict()  # name in gssl_jax/domains.py -> its source and path
 
     c.backbone = ConfigDict(dict(kind="vit", **presets.known_vit("vit_s16")))
     c.backbone.mlp_ratio = 4.0

@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gssl_jax import domains as domains  # for recipes
 from gssl_jax.errors import UserError, unknown
 
 Preset = Callable[..., None]

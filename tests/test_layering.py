@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "gssl_jax"
 RANKS = {
     "errors": 0,
-    "presets": 0,
+    "domains": 0,
+    "presets": 1,
     "knobs": 0,
     "ops": 0,
     "models": 1,

@@ -13,8 +13,9 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from gssl_jax.data import pipeline, subsets
-from gssl_jax.data.sources import Source, open_source
+from gssl_jax.data import expectation, pipeline, subsets
+from gssl_jax.data.expectation import open_source
+from gssl_jax.data.sources import Source
 from gssl_jax.data.sources.subset import Subset, Unlabelled
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import suite
@@ -114,7 +115,8 @@ def assemble(config: ConfigDict) -> Parts:
     method, optimiser = limited(method, optimiser, config.optim.trains, config.optim.last_blocks)
     if set(method.streams) != set(streams):
         raise UserError(f"data.streams has {', '.join(streams)} and {config.method.name} learns from {method.streams}")
-    lines = kind.warnings(config, backbone)
+    unlike = expectation.all_differences(config, {} if kind.labelled else streams, train, test)
+    lines = (*kind.warnings(config, backbone), *unlike)
     return Parts(
         config,
         kind,

@@ -64,11 +64,11 @@ def scan(root: Path, holdout: float) -> Listing:
     has_train = (root / "train").is_dir()
     if test_folder is not None and not has_train:
         raise UserError(f"{root} has {test_folder}/ but no train/; add train/ or give the folder of classes itself")
-    train = _classed(root, "train/" if has_train else "")
+    train = classed(root, "train/" if has_train else "")
     known = {name for _, name in train if name is not None}
     test: Images = ()
     if test_folder is not None:
-        test = _classed(root, f"{test_folder}/", one_class_is_none=not known)
+        test = classed(root, f"{test_folder}/", one_class_is_none=not known)
         _check_test_classes(root / test_folder, test, known)
     elif known:
         train, test = _hold_out(train, holdout)
@@ -83,7 +83,7 @@ def _check_test_classes(folder: Path, test: Images, known: set[str]) -> None:
         raise UserError(f"{folder} has images outside class folders but train/ has classes; sort them into classes")
 
 
-def _classed(root: Path, below: str, one_class_is_none: bool = True) -> Images:
+def classed(root: Path, below: str, one_class_is_none: bool = True) -> Images:
     """Images below `root/below` with their class folders, sorted by name; `UserError` when there are none."""
     names = sorted(below + name for name in _image_files(root / below))
     if not names:

@@ -27,8 +27,8 @@ def open_named(path: str, split: str, data: Any) -> NamedSource:
     """A prepared data set by TFDS name (`cifar10`, `name/config:version`) or by the folder it was prepared in.
 
     `pretrain` and `train` read its `train`, `test` reads `test` or else `validation`; any other split goes to TFDS as
-    it is (`train[:10%]`). Raises `UserError` for an unknown name, an unprepared set, another file format or a set
-    without a feature called `image`.
+    it is (`train[:10%]`, `train+validation`). Raises `UserError` for an unknown name, an unprepared set, another file
+    format or a set without a feature called `image`.
     """
     builder = _builder(path)
     if not isinstance(builder.info.features, tfds.features.FeaturesDict) or "image" not in builder.info.features:
@@ -67,7 +67,7 @@ def _split(builder: Any, split: str) -> str:
     if not available:  # not prepared: `as_data_source` will say so
         return wanted[0]
     for name in wanted:
-        if name.split("[")[0] in available:
+        if all(part.split("[")[0] in available for part in name.split("+")):
             return name
     raise errors.unknown(f"split of {builder.info.full_name}", wanted[0], available)
 
