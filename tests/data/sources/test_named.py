@@ -69,6 +69,7 @@ def test_a_prepared_folder_and_its_validation_split(tmp_path):
     ]
     assert [train.label(i) for i in range(3)] == [train[i]["label"] for i in range(3)]
     assert len(_open(builder.data_dir, "train[:2]")) == 2
+    assert len(_open(builder.data_dir, "train+validation")) == 4 and len(_open(builder.data_dir, "train[2:]")) == 1
     with pytest.raises(UserError, match="unknown split.*'extra'.*validation"):
         _open(builder.data_dir, "extra")
 
