@@ -8,6 +8,9 @@ presets
     photos      (default) the embedded photographs in colour, ResNet-14, 32 px: minutes on a laptop
     earth       three data sets in a chain: photographs, then satellite images, then a relief of the same places;
                 steps=NUMBER of the last, augment=SET of presets.TRIALS, percent=NUMBER of its images
+    dataset     target=NAME,path=DIR: one of the 16 data sets of the paper (python -m gssl_jax.dataset domains lists
+                them) with its protocols; kind=tfds reads TFDS; source=NAME,source_path=DIR puts another one before it;
+                weights=FILE is the base, without it ImageNet of TFDS is; steps, augment and percent as above
     tiny        a few steps on a toy network: does everything run?
     folder      path=DIR: your own images, in class folders or without labels; size=PIXELS, steps=NUMBER
 Every preset takes method=byol, and backbone=NAME: a ResNet, or a ViT such as vit_ti4 with the optimiser that it needs.
@@ -279,12 +282,46 @@ def earth(c, steps=200, augment="baseline", percent=100, backbone="resnet14", me
         view.update(dict(scale=(0.3, 1.0), grey=0.1))
         view.jitter.update(dict(brightness=0.1, contrast=0.2, saturation=0.2, hue=0.02))
         view.blur.update(dict(probability=0.5, sigma=(0.1, 1.0)))
-    presets.leave_out(c.method.augment, augment)
-    c.optim.duration = float(steps)
     satellite = dict(
-        data=dict(streams=dict(train=dict(path="bluemarble", share=1.0)), **MARBLE), optim=dict(duration=400.0)
+        data=dict(streams=dict(train=dict(path="bluemarble", share=1.0)), **MARBLE),
+        method=dict(augment=c.method.augment.to_dict()),
+        optim=dict(duration=400.0),
     )
+    presets.leave_out(c.method.augment, augment)  # on the target
+    c.optim.duration = float(steps)
     presets.hierarchy(c, base=photographs, source=satellite)
+
+
+def dataset(
+    c, target, path="", kind="lists", source="", source_path="", weights="", steps=5000, augment="baseline",
+    percent=100, backbone="resnet50", method="moco",
+):  # fmt: skip
+    """A data set of the paper as the target: its stages of 5,000 and 50,000 steps after a base of 800 epochs.
+
+    Judged by the paper's protocols too: the linear layer over 5,000 iterations, fine-tuning with 1,000 labels.
+    """
+    imagenet(c, steps, backbone, method)
+    base = dict(
+        data=dict(
+            streams=dict(train=dict(source="tfds", path="imagenet2012", split="pretrain", share=1.0)),
+            mean=tuple(c.data.mean),
+            std=tuple(c.data.std),
+        ),
+        method=dict(augment=c.method.augment.to_dict()),  # what `augment` leaves out it leaves out on the target
+        optim=dict(duration=800.0 * 5004),  # steps of an epoch
+    )
+    presets.domains.use(c, target, path, kind)
+    before = None
+    if source:
+        before = presets.domains.stage(c, source, source_path, kind)
+        before["data"]["streams"]["train"]["share"] = 1.0
+        before |= dict(method=dict(augment=c.method.augment.to_dict()), optim=dict(duration=50_000.0))
+    c.data.streams.train.share = percent / 100
+    presets.leave_out(c.method.augment, augment)
+    c.backbone.weights = weights
+    c.evals.sgd_linear.steps = 5000
+    c.evals.finetune.update(dict(labels=(1000,), epochs=90))
+    presets.hierarchy(c, base=None if weights else base, source=before)
 
 
 def tiny(c, backbone="resnet14", method="moco"):
@@ -330,6 +367,7 @@ PRESETS = {
     "imagenet": imagenet,
     "cifar10": cifar10,
     "earth": earth,
+    "dataset": dataset,
     "tiny": tiny,
     "folder": folder,
 }

@@ -53,6 +53,9 @@ PRESETS = {
         "photos,method=byol,backbone=vit_micro4",
         "earth",
         "earth,steps=50,augment=crop,percent=10,method=byol",
+        "dataset,target=resisc,path=somewhere",
+        "dataset,target=flowers,kind=tfds,weights=file,steps=50",
+        "dataset,target=ucmerced,path=somewhere,source=resisc,source_path=elsewhere,percent=10,augment=crop",
         "tiny",
         "folder,path=somewhere",
         "folder,path=somewhere,size=224,backbone=resnet50,steps=5000",
@@ -237,6 +240,8 @@ def test_the_augmentation_sets_are_those_of_the_specification():
             found = dict(jitter=view.jitter.probability, grey=view.grey, blur=view.blur.probability, flip=view.flip)
             assert {key for key, value in found.items() if value} == set(words.split()), name
             assert view.scale == (0.3, 1.0)
+        for view in assembling.stage_config(c, "source").method.augment.values():  # the target's alone
+            assert view.jitter.probability and view.grey and view.blur.probability and view.flip
 
 
 @pytest.mark.parametrize("name", ["hpt_moco", "hpt_maskcluster"])
@@ -260,6 +265,27 @@ def test_every_stage_of_every_arm_is_a_configuration(name, assembled):
         assert "refreshed" not in own  # no batch statistics
     for one in own.values():
         assemble(one)
+
+
+def test_a_data_set_of_the_paper_comes_with_its_stages_and_protocols(assembled):
+    c = recipe("dataset,target=ucmerced,path=a,source=resisc,source_path=b,percent=10,augment=crop", "hpt_moco")
+    own = {stage: assembling.stage_config(c, stage) for stage in c.stage}
+    assert (own["base"].optim.duration, own["source"].optim.duration, own["target"].optim.duration) == (
+        800 * 5004,
+        50_000,
+        5000,
+    )
+    assert own["base"].data.streams.train.path == "imagenet2012" and own["source"].data.streams.train.path == "b"
+    assert {o.evals.data.path for o in own.values()} == {"a"} and own["target"].data.streams.train.share == 0.1
+    assert own["target"].data.mean == (0.4842, 0.4901, 0.4505) and own["source"].data.mean == (0.368, 0.381, 0.3436)
+    assert own["base"].data.streams.train.share == own["source"].data.streams.train.share == 1.0
+    assert not own["target"].method.augment.view_1.flip and own["base"].method.augment.view_1.flip
+    linear, tuned = own["target"].evals.sgd_linear, own["target"].evals.finetune
+    assert (linear.steps, linear.learning_rate, linear.milestones, linear.seeds) == (5000, 30.0, (1651, 3333), 3)
+    assert (tuned.labels, tuned.learning_rates, tuned.steps, tuned.epochs) == ((1000,), (0.01, 0.001), 2500, 90)
+    c = recipe("dataset,target=flowers,kind=tfds,weights=file", "hpt_moco")
+    assert c.arms.hpt == ("target",) and c.backbone.weights == "file"
+    assert assembling.stage_config(c, c.arms.target[0]).backbone.weights == ""
 
 
 def test_the_imagenet_preset_is_the_recipe_of_the_specification():
