@@ -11,6 +11,7 @@ from gssl_jax.domains import DOMAINS
 from gssl_jax.errors import UserError
 from gssl_jax.runs.evaluation import Judge
 from gssl_jax.runs.parts import all_labels, assemble, stage_config
+from gssl_jax.runs.pictures import leading
 from tests.runs.recipes import recipe
 
 MEANS = """resisc .368 .381 .3436 / .2035 .1854 .1849
@@ -193,6 +194,12 @@ def test_several_labels_are_judged_by_auroc(tmp_path):
     parts = assemble(stage_config(c, "target"))
     entries = Judge(parts, 0).judge_pixels()
     assert entries["linear/auroc"]["value"] > 0.99 and entries["knn/auroc"]["value"] > 0.9
+
+
+def test_pictures_go_by_the_first_label_of_an_image():
+    labels = np.array([[0, 1, 1], [np.nan, 0, 1], [0, np.nan, 0], [1, 0, 0]], np.float32)
+    np.testing.assert_array_equal(leading(labels), [1, 2, -1, 0])
+    np.testing.assert_array_equal(leading(np.array([2, -1])), [2, -1])
 
 
 def test_the_command_shows_all_sixteen_within_eighty_columns(capsys, monkeypatch):

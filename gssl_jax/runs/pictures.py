@@ -42,6 +42,7 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
     state = outcome.selected
     train = judge.some("train", judge.settings.picture_images)
     test = judge.some("test", judge.settings.picture_images) if len(parts.test) else train
+    train, test = ({**found, "label": leading(found["label"])} for found in (train, test))
     variables = parts.method.backbone(state.params, state.method_state, judge.settings.which)
     shown = stratified(test["label"], SHOWN)
     pictures: dict[str, Any] = {}
@@ -58,6 +59,11 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
     if len(rows):
         pictures["tsne"] = {"points": points, "labels": test["label"][rows]}
     return pictures
+
+
+def leading(labels: np.ndarray) -> np.ndarray:
+    """One class an image, int [N], for colours and captions: of several labels [N, classes] the first that it has."""
+    return labels if labels.ndim == 1 else np.where((labels == 1).any(1), (labels == 1).argmax(1), -1)
 
 
 def maps(parts: Parts, variables: Any, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
