@@ -26,7 +26,7 @@ MODULES = {  # distribution -> the module that it brings, where the two differ
     "tensorflow-datasets": "tensorflow_datasets",
 }
 READ_AS_FILES = {"skimage": "gssl_jax/data/sources/packaged.py"}  # needed for what lies in the package, not its code
-LOCAL = {"gssl_jax", "configs", "benchmarks", "tests"}
+LOCAL = {"gssl_jax", "tests", "configs", "benchmarks", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
 
 
 def third_party(*folders: str) -> dict[str, str]:

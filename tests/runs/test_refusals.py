@@ -62,7 +62,7 @@ def write_images(folder, count, side=40):
         ),
         ([f"--config={RECIPE}:tiny", "--config.optim.batch_size=30"], ["30", "8 devices", "24", "32"]),
         ([f"--config={RECIPE}:tiny", "--config.evals.lowshot.shots=(1,500)"], ["200", "500"]),
-        ([f"--config={RECIPE}:tiny", "--config.optim.duration=0.0"], ["optim.duration"]),
+        ([f"--config={RECIPE}:tiny", "--config.optim.duration=0.2"], ["optim.duration", "0.0"]),
         (
             [f"--config={RECIPE}:tiny", "--config.method.corruption.ratio=1.5"],
             ["method.corruption.ratio=1.5", "0 and 1"],
