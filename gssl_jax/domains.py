@@ -188,7 +188,7 @@ def _place(name: str, path: str, source: str) -> tuple[str, str, str, str]:
     if domain.tfds is None:
         raise UserError(
             f"TFDS does not have {domain.title} as images with {'labels' if domain.metric == 'auroc' else 'a class'}: "
-            f"give source=lists,path=DIR. {how_to_get(name)}"
+            f"give kind=lists,path=DIR. {how_to_get(name)}"
         )
     return path or domain.tfds.path, domain.tfds.pretrain, domain.tfds.train, domain.tfds.test
 
@@ -197,6 +197,6 @@ def how_to_get(name: str) -> str:
     """Where a data set is from and how it should lie, in two sentences."""
     domain = known(name)
     labels = f"{domain.classes[0]} columns of 0 and 1" if domain.metric == "auroc" else "the number of its class"
-    words = f"Get {domain.origin}. A folder for source=lists holds train.txt, val.txt and test.txt with lines "
+    words = f"Get {domain.origin}. A folder for kind=lists holds train.txt, val.txt and test.txt with lines "
     words += f"'relative/path {'0 1 ...' if domain.metric == 'auroc' else 'label'}' ({labels})"
-    return words + (f"; or source=tfds reads {domain.tfds.path}" if domain.tfds else "")
+    return words + (f"; or kind=tfds reads {domain.tfds.path}" if domain.tfds else "")

@@ -160,7 +160,7 @@ def test_tfds_splits_are_cut_to_the_sizes_of_the_paper():
     [
         ("resics", "x", "lists", "unknown data set of HPT 'resics'; did you mean 'resisc'"),
         ("bdd", "", "lists", "BDD100K, weather needs a folder: give path=DIR. Get BDD100K"),
-        ("coco_2014", "", "tfds", "TFDS does not have COCO 2014 as images with labels: give source=lists,path=DIR"),
+        ("coco_2014", "", "tfds", "TFDS does not have COCO 2014 as images with labels: give kind=lists,path=DIR"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(name, path, source, words):
