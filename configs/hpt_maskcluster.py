@@ -66,7 +66,9 @@ def tiny(c):
 def folder(c, path, source="", weights="", size=64, backbone="vit_micro8"):
     """Any folder of images, after a related one where there is one, from a published backbone where there is one."""
     if not source and not weights:
-        raise ValueError("nothing to start from: give source=DIR or weights=FILE, or use configs/maskcluster_vit.py")
+        raise ValueError(
+            "nothing to start from: give source=DIR or weights=FILE, or use configs/maskcluster_vit.py:folder"
+        )
     maskcluster.folder(c, path, size, backbone)
     c.backbone.weights = weights
     related = dict(data=dict(streams=dict(train=dict(path=source)))) if source else None

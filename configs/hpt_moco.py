@@ -12,7 +12,8 @@ presets
                 them) with its protocols; kind=tfds reads TFDS; source=NAME,source_path=DIR puts another one before it;
                 weights=FILE is the base, without it ImageNet of TFDS is; steps, augment and percent as above
     tiny        a few steps on a toy network: does everything run?
-    folder      path=DIR: your own images, in class folders or without labels; size=PIXELS, steps=NUMBER
+    folder      path=DIR: your own images, in class folders or without labels; source=DIR: related ones before them;
+                weights=FILE: a published backbone to start from; size=PIXELS, steps=NUMBER
 Every preset takes method=byol, and backbone=NAME: a ResNet, or a ViT such as vit_ti4 with the optimiser that it needs.
 
 A preset with a chain has the arms of the paper too, `python -m gssl_jax.arms --config=...`: the base as it is and with
@@ -344,7 +345,7 @@ def tiny(c, backbone="resnet14", method="moco"):
     c.run.checkpoint_every = 4
 
 
-def folder(c, path, size=64, steps=2000, backbone="resnet14", method="moco"):
+def folder(c, path, source="", weights="", size=64, steps=2000, backbone="resnet14", method="moco"):
     """Any folder of images; 64 px and a small network run on a laptop, size=224,backbone=resnet50 wants a GPU."""
     small(c)
     c.data.streams.train.update(dict(source="folder", path=path))
@@ -360,6 +361,11 @@ def folder(c, path, size=64, steps=2000, backbone="resnet14", method="moco"):
     c.optim.duration = float(steps)
     c.optim.batch_size = 64
     use(c, backbone, method)
+    c.backbone.weights = weights
+    if source or weights:
+        presets.hierarchy(
+            c, base=None, source=dict(data=dict(streams=dict(train=dict(path=source)))) if source else None
+        )
 
 
 PRESETS = {

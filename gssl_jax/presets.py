@@ -236,10 +236,10 @@ def leave_out(views: Mapping[str, ConfigDict], trial: str) -> None:
 def hierarchy(c: ConfigDict, base: Mapping[str, Any] | None, source: Mapping[str, Any] | None) -> None:
     """HPT's stages and arms (arXiv 2103.12718, section 3), around a recipe that trains on the target from scratch.
 
-    `base` and `source` are what these stages change against the target; without `base` the arms start from the file
-    of `backbone.weights`, and without `source` those that pass through one are left out. As the paper's, a base on its
-    own is judged on the target, as it is and with the batch statistics of the target's images. The stage `norm` trains
-    the norms alone (HPT-BN).
+    `base` and `source` are what these stages change against the target. Without `base` the arms start from the file of
+    `backbone.weights`; without that too, those that are about a base are left out, and without `source` those that pass
+    through one. As the paper's, a base on its own is judged on the target, as it is and with the batch statistics of
+    the target's images. The stage `norm` trains the norms alone (HPT-BN).
     """
     scratch = {"backbone": {"weights": ""}}
     stages: dict[str, Any] = {
@@ -265,6 +265,8 @@ def hierarchy(c: ConfigDict, base: Mapping[str, Any] | None, source: Mapping[str
         arms["base_source_target"] = (*first, "source", "target")
     if c.backbone.kind == "vit":
         del arms["base_refreshed"], stages["refreshed"]
+    if base is None and not c.backbone.weights:
+        arms = {name: chain for name, chain in arms.items() if name in ("target", "base_source", "base_source_target")}
     c.stages = (*first, *(("source",) if source is not None else ()), "target")
     c.stage = ConfigDict(stages)
     c.arms = ConfigDict(arms)

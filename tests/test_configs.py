@@ -59,6 +59,8 @@ PRESETS = {
         "tiny",
         "folder,path=somewhere",
         "folder,path=somewhere,size=224,backbone=resnet50,steps=5000",
+        "folder,path=somewhere,source=elsewhere",
+        "folder,path=somewhere,weights=file",
     ],
     "hpt_maskcluster": [
         "earth",
@@ -286,6 +288,19 @@ def test_a_data_set_of_the_paper_comes_with_its_stages_and_protocols(assembled):
     c = recipe("dataset,target=flowers,kind=tfds,weights=file", "hpt_moco")
     assert c.arms.hpt == ("target",) and c.backbone.weights == "file"
     assert assembling.stage_config(c, c.arms.target[0]).backbone.weights == ""
+
+
+def test_folders_in_a_chain_have_the_arms_that_mean_something():
+    wanted = {"target", "base_source", "base_source_target"}
+    for name in ("hpt_moco", "hpt_maskcluster"):
+        c = recipe("folder,path=a,source=b", name)
+        assert set(c.arms) == wanted and c.stages == ("source", "target") and c.arms.base_source == ("source", "judged")
+        c = recipe("folder,path=a,weights=file", name)
+        assert set(c.arms) == {"base", "target", "hpt", "hpt_bn"} | (
+            {"base_refreshed"} if name == "hpt_moco" else set()
+        )
+        assert c.stages == ("target",) and assembling.stage_config(c, "scratch").backbone.weights == ""
+    assert not recipe("folder,path=a", "hpt_moco").arms
 
 
 def test_the_imagenet_preset_is_the_recipe_of_the_specification():

