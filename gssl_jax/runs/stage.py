@@ -176,7 +176,9 @@ def start(parts: Parts, checkpoints: Checkpoints, images: Images, handed: Handed
     if checkpoints.latest is not None:
         state, extra = checkpoints.restore(jax.eval_shape(fresh, batch, key), whole)
         check_stream(extra["train"], images, int(state.step))
-        console.print(f"going on at step {int(state.step)} of {parts.clock.total}", highlight=False)
+        step, total = int(state.step), parts.clock.total
+        words = f"going on at step {step} of {total}" if step < total else f"trained before, all {total} steps"
+        console.print(words, highlight=False)
         quiet = Console(quiet=True)
         return Begun(state, lambda: given(parts, fresh_on_devices(batch, key), handed, quiet), untrained, extra)
     state = given(parts, state, handed, console)
