@@ -143,7 +143,7 @@ def build_optimiser(settings: ConfigDict, clock: Clock) -> optax.GradientTransfo
             f"optim.milestones={settings.milestones} and optim.factors={settings.factors} need equal lengths"
         )
     waits = {"prototypes": settings.freeze_prototypes, "backbone": settings.freeze_backbone}
-    frozen = {prefix: clock.steps(units) for prefix, units in waits.items() if clock.steps(units)}
+    frozen = {prefix: clock.steps(units) for prefix, units in waits.items() if clock.steps(units) > 0}
     held = [hold(prefix, steps) for prefix, steps in frozen.items()]
     clip = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm else []
     decay = optax.add_decayed_weights(

@@ -63,8 +63,9 @@ def test_the_watched_score_has_its_start_and_its_best(tmp_path, shown):
 
 
 def test_both_are_among_the_curves_where_they_were_logged(tmp_path):
-    rows = (*contrast_rows(), {"stage": "target", "step": 50, "watch/score": 0.4})
-    drawn = draw_curves(Metrics(rows), {}, tmp_path)
+    looks = [{"stage": "target", "step": step, "watch/score": 0.4} for step in (0, 50)]
+    assert "watch" not in draw_curves(Metrics((*contrast_rows(), looks[0])), {}, tmp_path)  # the start is no course
+    drawn = draw_curves(Metrics((*contrast_rows(), *looks)), {}, tmp_path)
     assert list(drawn) == ["loss", "contrast", "watch"]
     for path in drawn.values():
         with Image.open(path) as image:
