@@ -1,7 +1,7 @@
 """What does a chain of stages buy? The claims of HPT (arXiv 2103.12718) on packaged images, three seeds.
 
     python benchmarks/hpt_study.py --workdir=runs/hpt_study [--parts=...] [--seeds=3] [--jobs=2]
-                                   [--figure=FILE.png] [--dry-run]
+                                   [--figure=FILE.png] [--dry-run | --tables]
 
 configs/hpt_moco.py:earth, MoCo-v2 on a small ResNet: the base is trained on photographs, the source on satellite
 images, the target is a shaded relief of the same places, judged by a converged logistic regression on 1,485 labelled
@@ -148,6 +148,9 @@ def rows(title: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def convergence(workdir: Path, seeds: Sequence[int]) -> None:
     """The curves, the base without training on the target, and the speed-ups."""
     lines = [[arm, *(spread([*scores(workdir, Setting(arm, n), seeds).values()]) for n in LENGTHS)] for arm in CURVES]
+    for arm in ("hpt", "hpt_bn"):
+        ahead = [paired(workdir, Setting(arm, n), Setting("target", n), seeds) for n in LENGTHS]
+        lines.append([f"{arm} - target", *map(spread, ahead)])
     print(rows(["steps on the target", *map(str, LENGTHS)], lines))
     for arm in ("base", "base_refreshed"):
         print(f"{arm}: {spread([*scores(workdir, Setting(arm, 0), seeds).values()])}")
@@ -251,6 +254,7 @@ def main() -> None:
     flags.add_argument("--jobs", type=int, default=2, help="cells at a time; one core each is best")
     flags.add_argument("--figure", type=Path, help="where the plot goes")
     flags.add_argument("--dry-run", action="store_true", help="print the cost and the commands")
+    flags.add_argument("--tables", action="store_true", help="print the tables of what is there and run nothing")
     given = flags.parse_args()
     parts, seeds = given.parts.split(","), list(range(given.seeds))
     wrong = [part for part in parts if part not in PARTS]
@@ -266,7 +270,9 @@ def main() -> None:
             print(" ".join((sys.executable, *one.command)))
         return
     spent = 0.0
-    for name in ("base", "base_source", None):  # an arm shares the stages that one of an earlier round has trained
+    for name in (
+        () if given.tables else ("base", "base_source", None)
+    ):  # an arm shares the stages that one of an earlier round has trained
         batch = todo if name is None else [one for one in shared if one.folder.name == name]
         spent = run(batch, given.workdir / "compiled", given.jobs, spent)
     for part in parts:
