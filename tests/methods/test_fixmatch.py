@@ -251,6 +251,7 @@ def test_relative_position_is_refused():
         build(c, Linear(), Clock(6, 1), COUNTS)
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     """Two streams of 8 and 16 images: statistics, masks and the gate are those of all of them. Plain SGD."""
     method = made(

@@ -306,6 +306,7 @@ def test_what_does_not_fit_is_refused(change, words):
         made(**change)
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     """Batch statistics, class weights, gate and alignment over the global batch; plain SGD, parameters compared."""
     method = made(method__gate__mode="usefulness", method__loss__drw_start=1.0)

@@ -163,7 +163,7 @@ def write_classes(folder, count, names=("a", "b", "c"), side=40):
             cv2.imwrite(str(folder / name / f"{i}.png"), np.clip(image, 0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("crop", ["device", "host"])
+@pytest.mark.parametrize("crop", ["device", pytest.param("host", marks=pytest.mark.slow)])
 def test_a_folder_with_classes_and_a_broken_image(crop, tmp_path, capsys):
     write_classes(tmp_path / "images", 8)
     whole = (tmp_path / "images" / "b" / "3.png").read_bytes()
