@@ -205,11 +205,12 @@ def data(workdir: Path, seeds: Sequence[int]) -> None:
 
 
 def draw(workdir: Path, seeds: Sequence[int], file: Path) -> None:
-    """The curves of convergence, and accuracy by the share of the target's images."""
+    """The curves of convergence, and accuracy by the share of the target's images where that was studied."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    both = any(scores(workdir, Setting(arm, MIDDLE, percent=SHARES[0]), seeds) for arm in CURVES)
+    figure = Figure(figsize=(9.6 if both else 5.6, 3.8), layout="constrained")
+    left, *others = figure.subplots(1, 1 + both, sharey=True, squeeze=False)[0]
     looks = {
         "target": ("Target", "tab:grey", "s"),
         "hpt": ("HPT", "tab:blue", "o"),
@@ -226,8 +227,9 @@ def draw(workdir: Path, seeds: Sequence[int], file: Path) -> None:
 
     for arm in CURVES:
         line(left, arm, LENGTHS, [scores(workdir, Setting(arm, n), seeds) for n in LENGTHS])
-        shares = (*SHARES, 100)
-        line(right, arm, shares, [scores(workdir, Setting(arm, MIDDLE, percent=p), seeds) for p in shares])
+        for right in others:
+            shares = (*SHARES, 100)
+            line(right, arm, shares, [scores(workdir, Setting(arm, MIDDLE, percent=p), seeds) for p in shares])
     for arm, style, words in (("base", "--", "base"), ("base_refreshed", ":", "base, statistics refreshed")):
         found = [*scores(workdir, Setting(arm, 0), seeds).values()]
         if found:
@@ -237,10 +239,11 @@ def draw(workdir: Path, seeds: Sequence[int], file: Path) -> None:
     left.minorticks_off()
     left.set_xlabel("steps on the target")
     left.set_ylabel("linear accuracy, per cent")
-    right.set_xscale("log")
-    right.set_xticks((*SHARES, 100), [str(p) for p in (*SHARES, 100)])
-    right.minorticks_off()
-    right.set_xlabel(f"per cent of the target's images, {MIDDLE} steps")
+    for right in others:
+        right.set_xscale("log")
+        right.set_xticks((*SHARES, 100), [str(p) for p in (*SHARES, 100)])
+        right.minorticks_off()
+        right.set_xlabel(f"per cent of the target's images, {MIDDLE} steps")
     left.legend(frameon=False, fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
