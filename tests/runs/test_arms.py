@@ -166,7 +166,8 @@ def test_a_shared_stage_is_trained_once(tmp_path, monkeypatch):
     c = tiny(evals__lowshot__shots=(), evals__tsne_points=10, evals__bootstrap__resamples=10)
     names = ("base", "hpt", "hpt_bn")
     assert command.run(c, names, tmp_path, tmp_path / "stages", Console(quiet=True)) == 0
-    assert trained == [("base", "base"), ("hpt", "target"), ("hpt_bn", "norm")]
+    # what was judged without a step is kept too: it can be exported
+    assert trained == [("base", "base"), ("base", "judged"), ("hpt", "target"), ("hpt_bn", "norm")]
     results = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in names}
     assert [results[name]["run"]["steps"] for name in names] == [0, 8, 8]
     assert (tmp_path / "compare" / "compare.html").exists()
