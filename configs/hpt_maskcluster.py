@@ -30,16 +30,7 @@ def earth(c, steps=300, percent=100):
     """
     maskcluster.photos(c, channels=3)
     c.data.max_zoom = 1.0
-    photographs = dict(
-        data=dict(
-            streams=dict(train=dict(source="photos", path="", share=1.0)),
-            canvas=c.data.canvas,
-            mean=tuple(c.data.mean),
-            std=tuple(c.data.std),
-        ),
-        method=dict(augment=c.method.augment.to_dict()),
-        optim=dict(duration=400.0),
-    )
+    photographs = presets.as_stage(c, duration=400.0)
     c.data.streams.train.update(dict(source="earth", path="shaded", size=0, share=percent / 100))
     c.evals.data.update(dict(source="earth", path="shaded"))
     c.data.canvas = 36

@@ -265,16 +265,7 @@ def earth(c, steps=200, augment="baseline", percent=100, backbone="resnet14", me
     the target makes the base worse.
     """
     photos(c, backbone, method)
-    photographs = dict(
-        data=dict(
-            streams=dict(train=dict(source="photos", path="", share=1.0)),
-            canvas=c.data.canvas,
-            mean=tuple(c.data.mean),
-            std=tuple(c.data.std),
-        ),
-        method=dict(augment=c.method.augment.to_dict()),
-        optim=dict(duration=400.0),
-    )
+    photographs = presets.as_stage(c, duration=400.0)
     c.data.streams.train.update(dict(source="earth", path="shaded", size=0, share=percent / 100))
     c.evals.data.update(dict(source="earth", path="shaded"))
     c.data.canvas = 36
@@ -302,15 +293,7 @@ def dataset(
     Judged by the paper's protocols too: the linear layer over 5,000 iterations, fine-tuning with 1,000 labels.
     """
     imagenet(c, steps, backbone, method)
-    base = dict(
-        data=dict(
-            streams=dict(train=dict(source="tfds", path="imagenet2012", split="pretrain", share=1.0)),
-            mean=tuple(c.data.mean),
-            std=tuple(c.data.std),
-        ),
-        method=dict(augment=c.method.augment.to_dict()),  # what `augment` leaves out it leaves out on the target
-        optim=dict(duration=800.0 * 5004),  # steps of an epoch
-    )
+    base = presets.as_stage(c, duration=800.0 * 5004)  # steps of an epoch
     presets.domains.use(c, target, path, kind)
     before = None
     if source:

@@ -272,6 +272,15 @@ def hierarchy(c: ConfigDict, base: Mapping[str, Any] | None, source: Mapping[str
     c.arms = ConfigDict(arms)
 
 
+def as_stage(c: ConfigDict, duration: float) -> dict[str, Any]:
+    """What a recipe learns from as it stands, images, statistics and views, as a stage before another target: all of
+    its images, for `duration` in optim.unit."""
+    stream = c.data.streams.train
+    images = dict(source=stream.source, path=stream.path, split=stream.split, share=1.0)
+    data = dict(streams=dict(train=images), canvas=c.data.canvas, mean=tuple(c.data.mean), std=tuple(c.data.std))
+    return dict(data=data, method=dict(augment=c.method.augment.to_dict()), optim=dict(duration=duration))
+
+
 def sibling(recipe: str, name: str) -> ModuleType:
     """Another recipe of the same folder, for one that is built on it; `recipe` is the `__file__` of the latter."""
     path = Path(recipe).with_name(f"{name}.py")
