@@ -24,6 +24,12 @@ PRESETS = {
         "folder,path=somewhere",
         "folder,path=somewhere,size=224,backbone=vit_s16",
     ],
+    "objectives": [
+        "photos",
+        "tiny",
+        "imagenet,backbone=vit_b16",
+        "folder,path=somewhere,method=maskcluster",
+    ],
     "gated_cifar_lt": ["cifar10", "cifar100", "photos", "tiny", "folder,path=somewhere,size=48"],
     "gated_adversarial": ["cifar10", "cifar100", "photos", "tiny"],
     "gated_tinyimagenet": [
@@ -131,9 +137,10 @@ def test_a_step_of_every_preset_has_its_shapes(name, preset, assembled):
     assert metrics["train/loss"].shape == () and finite.dtype == bool
     config, data = parts.config, parts.config.data
     shown, square = views_of(parts, resident, batch), (data.image_size, data.image_size, data.channels)
-    if name in ("maskcluster_vit", "hpt_maskcluster"):
+    if name in ("maskcluster_vit", "hpt_maskcluster", "objectives"):
         views = config.method.views
-        assert state.params["prototypes"]["cls"]["directions"].shape[1] == config.method.prototypes.cls
+        if "prototypes" in config.method:
+            assert state.params["prototypes"]["cls"]["directions"].shape[1] == config.method.prototypes.cls
         assert shown["clean"].shape == (config.optim.batch_size, views["globals"], *square)
         assert ("local" in shown) == (views["locals"] > 0)
         return

@@ -15,6 +15,7 @@ RANKS = {
     "errors": 0,
     "domains": 0,
     "presets": 1,
+    "protocols": 0,
     "knobs": 0,
     "ops": 0,
     "models": 1,

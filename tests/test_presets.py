@@ -68,3 +68,23 @@ def test_protocols_that_train_are_off_in_every_recipe_and_those_of_the_paper_whe
     assert tuning == ((0.01, 0.001), 2500, (833, 1667), (30, 60))
     assert (e.finetune.head_rate, e.finetune.batch_size, e.finetune.drops) == (100.0, 256, "intended")
     assert e.sgd_linear.scale == e.finetune.scale == (0.08, 1.0) and e.sgd_linear.flip == e.finetune.flip == 0.5
+
+
+def test_a_preset_by_method_has_its_own_options_and_the_method():
+    def loud(c):
+        c.name = c.name.upper()
+
+    methods = {"quiet": lambda c: None, "loud": loud}
+    held = {"by": presets.by_method(folder, methods, default="quiet")}
+
+    def given(argument):
+        return presets.choose(argument, held, lambda: ConfigDict(dict(name="", path="", size=0, kind=""))).to_dict()
+
+    assert given("by,path=here,size=64") == dict(name="folder", path="here", size=64, kind="flat")
+    assert given("by,path=here,method=loud") == dict(name="FOLDER", path="here", size=32, kind="flat")
+    with pytest.raises(UserError, match="needs path"):
+        given("by,method=loud")
+    with pytest.raises(UserError, match="known: path, size, kind, method"):
+        given("by,path=here,sizes=3")
+    with pytest.raises(UserError, match="method 'loudly'.*loud"):
+        given("by,path=here,method=loudly")

@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.methods.base import Clock, Kind, Method, MethodState, Params
 from gssl_jax.methods.collapse import Control, control, starved
-from gssl_jax.methods.masked_views import MaskedViews, host_views
+from gssl_jax.methods.masked_views import MaskedViews
+from gssl_jax.methods.multi_views import host_views
 from gssl_jax.models.heads import NORMS, Projector, Prototypes, ReconstructionHead
 from gssl_jax.models.vit import ViT
 from gssl_jax.ops import assignment, losses, schedules

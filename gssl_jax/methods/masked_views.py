@@ -1,4 +1,4 @@
-"""Views of masked student/teacher methods: augmented global and local crops, and what is hidden from the student.
+"""Views of masked methods: those of `multi_views`, and what of the global ones is hidden from the student.
 
 Letters: B images, V global views, L local views, S side of a global view, s of a local one, C channels, N tokens.
 """
@@ -6,7 +6,6 @@ Letters: B images, V global views, L local views, S side of a global view, s of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +13,14 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.methods.base import Batches, host_crop
+from gssl_jax.methods.base import Batches
+from gssl_jax.methods.multi_views import MultiViews, step_key
 from gssl_jax.ops import masking
-from gssl_jax.ops.augment import augment_batch
 from gssl_jax.ops.keys import named, per_sample
 
 KINDS = ("noise", "zeros", "foreign", "token", "drop")
 """How the student's view is spoilt: pixels replaced (noise, zeros, foreign content), or patches replaced by a learned
 token, or patches left out."""
-
-
-def host_views(config: ConfigDict) -> dict[str, list[dict[str, Any]]]:
-    """The global and the local views, where the host cuts them."""
-    views, presets = config.method.views, config.method.augment
-    return {
-        "global": [host_crop(presets[f"global_{min(v, 1) + 1}"]) for v in range(views["globals"])],
-        "local": [host_crop(presets["local"])] * views["locals"],
-    }
 
 
 def _check_shares(corruption: ConfigDict) -> None:
@@ -51,8 +41,7 @@ class MaskedViews:
     settings: ConfigDict
     patch: int
     fill: tuple[float, ...]
-    host_crops: bool
-    contrast_normalise: bool
+    crops: MultiViews
 
     @staticmethod
     def build(config: ConfigDict) -> MaskedViews:
@@ -73,20 +62,9 @@ class MaskedViews:
                 f"--config.method.corruption.align={patch}"
             )
         _check_shares(settings.corruption)
-        for name in ("global_1", "global_2")[: settings.views.globals]:
-            if settings.augment[name].size != size:
-                raise UserError(
-                    f"method.augment.{name}.size={settings.augment[name].size} is not data.image_size={size}: set "
-                    f"--config.method.augment.{name}.size={size}"
-                )
-        if settings.views.locals and settings.augment["local"].size % patch:
-            raise UserError(
-                f"method.augment.local.size={settings.augment['local'].size} is not a multiple of the "
-                f"patch ({patch} pixels)"
-            )
         mean = tuple(config.data.mean)
         fill = mean * config.data.channels if len(mean) == 1 else mean
-        return MaskedViews(settings, patch, fill, config.data.crop == "host", config.data.contrast_normalise)
+        return MaskedViews(settings, patch, fill, MultiViews.build(config))
 
     def draw(self, batches: Batches, key: Array, step: Array) -> dict[str, Array]:
         """All views of one step.
@@ -97,33 +75,15 @@ class MaskedViews:
         """
         batch = batches["train"]
         images, index = batch["image"], batch["draw"]
-        key = jax.random.fold_in(named(key, "train"), step)
         c = self.settings.corruption
         if len(images) < 2 and (c.kind == "foreign" or (c.kind in ("noise", "zeros") and c.foreign_probability)):
             raise UserError("foreign content needs a second image in the batch: raise optim.batch_size")
+        views, own = self.crops.draw(batches, key, step), step_key(key, step)
         globals_ = range(self.settings.views.globals)
-        clean = [
-            self._augmented(named(key, f"global_{v}"), index, images, v, f"global_{min(v, 1) + 1}") for v in globals_
-        ]
-        spoilt = [self._hide(named(key, f"hide_{v}"), index, view) for v, view in enumerate(clean)]
-        views = {"clean": jnp.stack(clean, axis=1)}
+        spoilt = [self._hide(named(own, f"hide_{v}"), index, views["clean"][:, v]) for v in globals_]
         for name in spoilt[0]:
             views[name] = jnp.stack([s[name] for s in spoilt], axis=1)
-        if self.settings.views.locals:
-            source = batch["local"] if self.host_crops else images
-            views["local"] = jnp.stack(
-                [
-                    self._augmented(named(key, f"local_{v}"), index, source, v, "local")
-                    for v in range(self.settings.views.locals)
-                ],
-                axis=1,
-            )
         return views
-
-    def _augmented(self, key: Array, index: Array, images: Array, view: int, preset: str) -> Array:
-        settings = dict(self.settings.augment[preset].items())
-        settings |= {"crop": not self.host_crops, "contrast_normalise": self.contrast_normalise}
-        return augment_batch(key, index, images[:, view if self.host_crops else 0], settings)
 
     def _hide(self, key: Array, index: Array, clean: Array) -> dict[str, Array]:
         c, size = self.settings.corruption, clean.shape[1]

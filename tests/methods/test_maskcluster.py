@@ -184,7 +184,7 @@ def test_eight_devices_equal_one(variant):
     """Three steps of plain SGD (Adam would hide a gradient that is off by the number of devices), and the parameters:
     with the class and patch targets, the penalties, the centres and the batch statistics over the global batch."""
     method = tiny_method(**VARIANTS[variant])
-    draw = tiny_crops if method.loss.__self__.views.host_crops else tiny_batch
+    draw = tiny_crops if method.loss.__self__.views.crops.host_crops else tiny_batch
     batches = [draw(16, 16 * i) for i in range(3)]
     (one, one_losses), (eight, eight_losses) = (three_steps(method, batches, n) for n in (1, 8))
     assert len(eight.step.sharding.device_set) == 8 and len(one.step.sharding.device_set) == 1

@@ -1,0 +1,98 @@
+"""The group `evals` of a configuration: what a backbone is judged on, and by which protocols."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def evaluation(source: str, path: str, train: str, test: str, resize: int) -> ConfigDict:
+    """The group `evals` as most recipes want it: what a backbone is judged on, and by which protocols.
+
+    Args:
+      source: kind of the data set, see `data/sources`.
+      path: its name or folder.
+      train: its split with the labelled images; `stream`: the labelled images that were trained on.
+      test: its split to test on.
+      resize: the shorter side in pixels before the centre crop.
+    """
+    e = ConfigDict()
+    e.data = ConfigDict(dict(source=source, path=path, train=train, test=test, resize=resize))
+    e.every = 0.0  # in optim.unit; 0 = at the end only
+    e.which = "teacher"  # teacher | student
+    e.batch_size = 256
+    e.knn = ConfigDict(dict(k=20, temperature=0.07, feature="feat", whiten=0.0))  # [DINO]; whiten: floor, 0.0 = off
+    e.linear = ConfigDict(
+        dict(
+            feature="feat",
+            l2_grid=(1e-4, 1e-3, 1e-2, 1e-1),  # of mean CE + l2/2 |W|^2
+            validation=0.2,  # share of every class that chooses among them
+            train_images=0,  # at most so many, equally of every class, where the logits would not fit; 0 = all
+            max_iterations=500,
+            tolerance=1e-4,  # largest gradient norm over the classes
+        )
+    )
+    e.lowshot = ConfigDict(
+        dict(
+            shots=(1, 2, 5),
+            draws=20,
+            feature="feat",
+            l2=0.075,
+            kfold_from=5,
+            folds=5,
+            l2_grid=(0.0025, 0.025, 0.25, 2.5),
+            msn_transductive=False,
+            max_iterations=300,  # [MSN]
+            tolerance=1e-4,  # largest gradient norm over the classes
+        )  # [MSN: lambda / n, lambda .0025-.075]
+    )
+    e.statistics = "own"  # own | refreshed: batch norm's of the evaluation's training images, ResNets only
+    e.sgd_linear = ConfigDict(
+        dict(
+            steps=0,  # iterations, 5000 in the paper; 0 = off
+            batch_size=512,
+            learning_rate=30.0,  # for features at the scale of MoCo's
+            momentum=0.9,
+            milestones=(1651, 3333),
+            factor=0.1,
+            every=100,  # iterations between validations
+            validation=0.2,  # share of the training images that chooses the iteration
+            scale=(0.08, 1.0),
+            flip=0.5,
+            seeds=3,  # repeats
+        )
+    )  # [HPT], the feature of evals.linear
+    e.finetune = ConfigDict(
+        dict(
+            labels=(),  # numbers of labelled images, at least one per class, 1000 in the paper; 0 = all; () = off
+            learning_rates=(0.01, 0.001),
+            steps=2500,  # the first schedule; 0 = off
+            milestones=(833, 1667),
+            epochs=0,  # the second one, 90 in the paper; 0 = off
+            epoch_milestones=(30, 60),
+            factor=0.1,
+            drops="intended",  # intended | code: in the authors' code drops in steps come at a quarter of their place
+            momentum=0.9,
+            head_rate=100.0,  # of the layer's learning rate over the backbone's
+            batch_size=256,
+            scale=(0.08, 1.0),
+            flip=0.5,
+            validation=0.2,  # share of the training images, none of them labelled, that chooses from the grid
+            every=0,  # steps between validations; 0 = at the end only
+            draws=1,  # of the labelled images
+        )
+    )  # [HPT], the feature of evals.linear
+    e.bootstrap = ConfigDict(dict(resamples=1000))
+    e.tsne_points = 1000  # test images in the t-SNE picture
+    e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from
+    e.pixel_side = 8  # pixels a side for the raw-pixel control: a million images of 32 would not fit a device
+    return e
+
+
+def labelled_evaluation(source: str, path: str, test: str, resize: int) -> ConfigDict:
+    """`evaluation` for a method that learns from labels: its images to train on, no shots, attacks by name."""
+    e = evaluation(source, path, "stream", test, resize)
+    e.attacks = ConfigDict()  # name -> epsilon, step_size, steps; of the class loss alone, with a random start
+    e.linear.l2_grid = (1e-3, 1e-2, 1e-1)
+    e.lowshot.shots = ()
+    e.pixel_side = 32
+    return e
