@@ -5,6 +5,8 @@ VENV    ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 CONFIG  ?= configs/maskcluster_vit.py
 WORKDIR ?= runs/demo
 RUN      = $(VENV)/bin/python -m
+# Most of a test is compilation, which uses one core: a process for each core, and a file stays in one process.
+PYTEST   = $(RUN) pytest --durations=10 --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 .PHONY: help demo test test-slow lint clean
 
@@ -15,10 +17,10 @@ demo: $(VENV)/.installed
 	$(RUN) gssl_jax.main --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(VENV)/.installed-test
-	$(RUN) pytest --durations=10 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.installed-test
-	$(RUN) pytest --durations=10 -m slow || test $$? -eq 5  # 5: no test carries the mark
+	$(PYTEST) -m slow || test $$? -eq 5  # 5: no test carries the mark
 
 lint: $(VENV)/.installed-test
 	$(RUN) ruff check .
