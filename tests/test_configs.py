@@ -82,7 +82,7 @@ PRESETS = {
 class Stand:
     """In the place of a source whose files are not here."""
 
-    name, normalised, multilabel = "stand-in", False, False
+    name, parts, normalised, multilabel = "stand-in", (), False, False
 
     def __init__(self, settings):
         self.classes = tuple(f"class {i}" for i in range(19 if settings.source == "photos" else 10))

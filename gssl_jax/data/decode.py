@@ -160,17 +160,20 @@ def to_channels(image: np.ndarray, channels: int, *, keep_sixteen_bit: bool = Fa
     raise UserError(f"an image has {have} channels but data.channels is {channels}; set data.channels={have}")
 
 
-def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[h, w, C] -> [height, width, C]: area averages when both sides shrink, bicubic otherwise."""
+def resized(image: np.ndarray, height: int, width: int, nearest: bool = False) -> np.ndarray:
+    """[h, w, C] -> [height, width, C]: area averages when both sides shrink, bicubic otherwise; `nearest` takes the
+    pixel at the middle of each new one, for masks, whose values must not be mixed."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = height <= image.shape[0] and width <= image.shape[1]
-    out = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    kernel = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    out = cv2.resize(image, (width, height), interpolation=kernel)
     return out.reshape(height, width, image.shape[2])
 
 
-def resize_shorter_and_centre_crop(image: np.ndarray, resize: int, size: int) -> np.ndarray:
-    """The evaluation cut: the shorter side becomes `resize` pixels, then the central [size, size, C].
+def resize_shorter_and_centre_crop(image: np.ndarray, resize: int, size: int, nearest: bool = False) -> np.ndarray:
+    """The evaluation cut: the shorter side becomes `resize` pixels, then the central [size, size, C]; `nearest` as for
+    `resized`.
 
     Raises `UserError` when `size` is larger than `resize`.
     """
@@ -180,7 +183,7 @@ def resize_shorter_and_centre_crop(image: np.ndarray, resize: int, size: int) ->
     shorter = min(height, width)
     if shorter != resize:
         height, width = (round(side * resize / shorter) for side in (height, width))
-        image = resized(image, height, width)
+        image = resized(image, height, width, nearest)
     top, left = (height - size) // 2, (width - size) // 2
     return np.ascontiguousarray(image[top : top + size, left : left + size])
 

@@ -29,7 +29,7 @@ class Substituted:
             raise UserError(f"the data source {source.name} holds no images; check its path")
         self._source, self._min_side = source, min_side
         self.name, self.classes, self.normalised = source.name, source.classes, source.normalised
-        self.multilabel = source.multilabel
+        self.multilabel, self.parts = source.multilabel, source.parts
         self.limit = max(1, int(max_broken * len(source)))
         self._broken: dict[int, BrokenImage] = {}
         self._lock = threading.Lock()

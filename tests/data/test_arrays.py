@@ -140,3 +140,52 @@ def test_several_labels_arrive_as_they_are_and_padding_has_none(tmp_path):
         labels = np.concatenate([batch["label"] for batch in batches])
         np.testing.assert_array_equal(labels, np.concatenate([wanted, np.full((1, 2), np.nan, np.float32)]))
         assert labels.dtype == np.float32 and batches[1]["valid"].tolist() == [True, False]
+
+
+class Painted:
+    """Images whose colour is their mask: value 10 m + 5 where the mask is m; the last image cannot be read."""
+
+    name, classes, parts, normalised, multilabel = "painted", (), ("a", "b", "c", "d"), False, False
+
+    def __len__(self):
+        return 5
+
+    def label(self, index):
+        return -1
+
+    def describe(self, index):
+        return f"painted {index}"
+
+    def fingerprint(self):
+        return "ab"
+
+    def __getitem__(self, index):
+        if index == 4:
+            raise decode.BrokenImage("painted 4", "made so")
+        rng = np.random.default_rng(index)
+        mask = np.kron(rng.integers(0, 4, (3, 5)), np.ones((16, 16))).astype(np.uint8)  # 48 x 80, cells of 16
+        return {"image": 10 * mask[:, :, None] + 5, "label": -1, "index": index, "segmentation": mask}
+
+
+@pytest.mark.parametrize(("resize", "size", "alike"), [(48, 20, 1.0), (24, 20, 1.0), (31, 30, 0.95), (96, 88, 0.975)])
+def test_masks_are_cut_as_their_images_are(resize, size, alike):
+    """Cells of 16 pixels stay whole at half the size; else pixels of the image are mixed where two cells meet."""
+    found = arrays.evaluation_set(Painted(), _data(image_size=size), resize)
+    masks = found["segmentation"]
+    assert masks.shape == (4, size, size) and masks.dtype == np.uint8 and len(np.unique(masks)) == 4
+    levels = np.rint((found["image"][..., 0].astype(float) - 5) / 10)
+    assert (levels == masks).mean() >= alike
+    if resize == 48:
+        np.testing.assert_array_equal(masks[1], Painted()[1]["segmentation"][14:34, 30:50])
+
+
+def test_batches_carry_masks_and_pad_them():
+    data = _data(image_size=20)
+    whole = arrays.evaluation_set(Painted(), data, 24)
+    for batches in (arrays.evaluation_batches(whole, 3), arrays.evaluation_batches(Painted(), 3, data, 24)):
+        batches = list(batches)
+        assert [batch["segmentation"].shape for batch in batches] == [(3, 20, 20)] * 2
+        masks = np.concatenate([batch["segmentation"][batch["valid"]] for batch in batches])
+        np.testing.assert_array_equal(masks, whole["segmentation"])
+        assert (batches[1]["segmentation"][1:] == 255).all()
+    assert "segmentation" not in next(arrays.evaluation_batches({"image": whole["image"], "label": whole["label"]}, 3))

@@ -5,7 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gssl_jax.data import subsets
-from gssl_jax.data.sources.subset import Subset
+from gssl_jax.data.sources.subset import Subset, Unlabelled
 from gssl_jax.data.subsets import long_tail, split
 from gssl_jax.errors import UserError
 
@@ -60,13 +60,14 @@ def test_permuted_parts_are_nested():
 
 
 class Numbers:
-    name, classes, normalised, multilabel = "numbers", ("even", "odd"), False, False
+    name, classes, parts, normalised, multilabel = "numbers", ("even", "odd"), ("one",), False, False
 
     def __len__(self):
         return 10
 
     def __getitem__(self, index):
-        return {"image": np.full((1, 1, 1), index, np.uint8), "label": index % 2, "index": index}
+        mask = np.full((1, 1), index, np.uint8)
+        return {"image": mask[:, :, None], "label": index % 2, "index": index, "segmentation": mask}
 
     def label(self, index):
         return index % 2
@@ -82,6 +83,7 @@ def test_a_subset_is_a_source():
     subset = Subset(Numbers(), np.array([3, 8, 9]))
     assert len(subset) == 3 and subset.classes == ("even", "odd")
     assert subset[1]["image"].item() == 8 and subset[1]["index"] == 1 and subset[1]["label"] == 0
+    assert subset[1]["segmentation"].item() == 8 and subset.parts == Unlabelled(subset, np.array([0])).parts == ("one",)
     assert subset.label(2) == 1 and subset.describe(0) == "number 3"
     other = Subset(Numbers(), np.array([3, 8, 7]))
     assert len({subset.fingerprint(), other.fingerprint(), Numbers().fingerprint()}) == 3

@@ -7,7 +7,7 @@ what lets workers, restarts and hosts agree without talking to each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -19,25 +19,33 @@ Label = int | np.ndarray
 unknown."""
 
 
+IGNORED = 255
+"""The value of a pixel of a mask that has no class: neither learned from nor counted."""
+
+
 class Sample(TypedDict):
-    """One image: uint8 or uint16 [h, w, C], its label as `Source.label` gives it, and its place in the source."""
+    """One image: uint8 or uint16 [h, w, C], its label as `Source.label` gives it, and its place in the source; of a
+    source with masks `segmentation`, uint8 [h, w], the class of every pixel in `Source.parts`, or `IGNORED`."""
 
     image: np.ndarray
     label: Label
     index: int
+    segmentation: NotRequired[np.ndarray]
 
 
 class Source(Protocol):
     """A set of images under random access.
 
-    `classes` is empty for an unlabelled source; `multilabel` says which of the two a `Label` is. `normalised` says that
-    `image` has been contrast-normalised already.
+    `classes` is empty for an unlabelled source; `multilabel` says which of the two a `Label` is. `parts` are the
+    classes of pixels, empty for a source without masks; one with masks may have labels of either kind. `normalised`
+    says that `image` has been contrast-normalised already.
     `describe(i)` is what messages call image i (a file name where there is one). `label(i)` needs no decoding.
     `fingerprint()` is a hex digest of everything that decides the content.
     """
 
     name: str
     classes: tuple[str, ...]
+    parts: tuple[str, ...]
     normalised: bool
     multilabel: bool
 
@@ -70,6 +78,18 @@ def _earth(settings: Any, split: str, data: Any) -> Source:
     return earth.open_earth(settings.path, split, data)
 
 
+def _mosaics(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import mosaics
+
+    return mosaics.Mosaics(split, data)
+
+
+def _masks(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import masks
+
+    return masks.open_masks(settings.path, split, data)
+
+
 def _folder(settings: Any, split: str, data: Any) -> Source:
     from gssl_jax.data.sources import folder
 
@@ -92,7 +112,9 @@ KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
     "photos": _photos,
     "digits": _digits,
     "earth": _earth,
+    "mosaics": _mosaics,
     "folder": _folder,
+    "masks": _masks,
     "lists": _lists,
     "tfds": _tfds,
 }

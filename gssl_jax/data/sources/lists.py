@@ -50,6 +50,7 @@ class ListedSource:
     """
 
     normalised = False
+    parts: tuple[str, ...] = ()
 
     def __init__(self, path: str, split: str) -> None:
         if split not in SPLITS:

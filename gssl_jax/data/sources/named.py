@@ -77,6 +77,7 @@ class NamedSource:
 
     normalised = False
     multilabel = False
+    parts: tuple[str, ...] = ()
 
     def __init__(self, builder: Any, split: str, records: Any, undecoded: Any) -> None:
         self.name = f"{builder.info.full_name}/{split}"

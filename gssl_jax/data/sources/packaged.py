@@ -64,13 +64,14 @@ def photo_file(name: str) -> Path:
 
 
 @functools.cache
-def _photograph(name: str, channels: int) -> np.ndarray:
+def photograph(name: str, channels: int) -> np.ndarray:
     """The whole picture, uint8 [h, w, channels]; kept, because every crop comes from one of nineteen."""
     return decode.to_channels(decode.decode(photo_file(name)), channels)
 
 
 @functools.cache
-def _content_digest() -> str:
+def content_digest() -> str:
+    """Hex digest of the files of all photographs."""
     return hashlib.sha256(b"".join(photo_file(name).read_bytes() for name in PHOTOS)).hexdigest()
 
 
@@ -103,6 +104,7 @@ class PhotoCrops:
 
     classes = tuple(PHOTOS)
     multilabel = False
+    parts: tuple[str, ...] = ()
 
     def __init__(self, split: str, data: Any) -> None:
         self.name = f"photos/{split}"
@@ -113,7 +115,7 @@ class PhotoCrops:
     def _draw(self) -> np.ndarray:
         rng, side, kept = np.random.default_rng(CROP_SEED), self._side, []
         for name in PHOTOS:
-            height, width = _photograph(name, 3).shape[:2]
+            height, width = photograph(name, 3).shape[:2]
             cut = first_test_column(width)
             columns = {"train": (0, cut), "test": (cut, width)}
             if side > min(height, cut, width - cut):
@@ -142,15 +144,15 @@ class PhotoCrops:
         (top, left), side = self.boxes[index], self._side
         name = self.classes[self.label(index)]
         if self.normalised:  # from the unrounded luma
-            crop = _photograph(name, 3)[top : top + side, left : left + side]
+            crop = photograph(name, 3)[top : top + side, left : left + side]
             image = decode.contrast_normalised(decode.luma(crop))
         else:
-            image = _photograph(name, self._channels)[top : top + side, left : left + side].copy()
+            image = photograph(name, self._channels)[top : top + side, left : left + side].copy()
         return {"image": image, "label": self.label(index), "index": int(index)}
 
     def fingerprint(self) -> str:
         parts = {"side": self._side, "channels": self._channels, "normalised": self.normalised}
-        return _fingerprint(name=self.name, content=_content_digest(), boxes=zlib.crc32(self.boxes.tobytes()), **parts)
+        return _fingerprint(name=self.name, content=content_digest(), boxes=zlib.crc32(self.boxes.tobytes()), **parts)
 
 
 class PhotoSquares:
@@ -164,6 +166,7 @@ class PhotoSquares:
     classes = tuple(PHOTOS)
     normalised = False
     multilabel = False
+    parts: tuple[str, ...] = ()
 
     def __init__(self, data: Any, size: int) -> None:
         if data.max_zoom < 1.0:
@@ -183,7 +186,7 @@ class PhotoSquares:
 
     def box(self, index: int) -> tuple[int, int, int]:
         """(top, left, side) of square `index` in the whole picture, in pixels."""
-        height, width = _photograph(self.classes[self.label(index)], self._channels).shape[:2]
+        height, width = photograph(self.classes[self.label(index)], self._channels).shape[:2]
         width = first_test_column(width)
         rng = np.random.default_rng((self._seed, int(index)))
         largest = min(height, width)
@@ -196,13 +199,13 @@ class PhotoSquares:
         if not 0 <= index < self._size:
             raise IndexError(f"{self.name} holds {self._size} squares, not {index}")
         top, left, side = self.box(index)
-        picture = _photograph(self.classes[self.label(index)], self._channels)
+        picture = photograph(self.classes[self.label(index)], self._channels)
         square = decode.resized(picture[top : top + side, left : left + side], self._canvas, self._canvas)
         return {"image": np.ascontiguousarray(square), "label": self.label(index), "index": int(index)}
 
     def fingerprint(self) -> str:
         parts = {"canvas": self._canvas, "zoom": self._zoom, "channels": self._channels, "seed": self._seed}
-        return _fingerprint(name=self.name, content=_content_digest(), size=self._size, **parts)
+        return _fingerprint(name=self.name, content=content_digest(), size=self._size, **parts)
 
 
 class Digits:
@@ -214,6 +217,7 @@ class Digits:
     classes = tuple("0123456789")
     normalised = False
     multilabel = False
+    parts: tuple[str, ...] = ()
 
     def __init__(self, split: str, data: Any) -> None:
         _check_split(split)

@@ -15,14 +15,13 @@ class Subset:
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self._source, self._indices = source, np.asarray(indices, np.int64)
         self.name, self.classes, self.normalised = source.name, source.classes, source.normalised
-        self.multilabel = source.multilabel
+        self.multilabel, self.parts = source.multilabel, source.parts
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self._source[int(self._indices[index])]
-        return {"image": sample["image"], "label": sample["label"], "index": int(index)}
+        return {**self._source[int(self._indices[index])], "index": int(index)}
 
     def label(self, index: int) -> Label:
         return self._source.label(int(self._indices[index]))
@@ -35,14 +34,15 @@ class Subset:
 
 
 class Unlabelled:
-    """The images `indices` of a source without their labels, as a source; `index` counts within them."""
+    """The images `indices` of a source without their labels, as a source; `index` counts within them. Masks, where
+    there are some, stay: what learns from images alone does not look at them."""
 
     classes: tuple[str, ...] = ()
     multilabel = False
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self._subset = Subset(source, indices)
-        self.name, self.normalised = source.name, source.normalised
+        self.name, self.normalised, self.parts = source.name, source.normalised, source.parts
 
     def __len__(self) -> int:
         return len(self._subset)

@@ -81,6 +81,29 @@ def test_an_image_is_the_tile_of_the_picture_and_sizes_are_those_of_the_recipe()
     assert -1 in {unlabelled.label(i) for i in range(len(unlabelled))}
 
 
+def test_coasts_have_sea_and_land_and_their_masks_are_right():
+    sets = {split: tiles("coasts-bluemarble", split, image_size=36) for split in ("train", "test")}
+    assert {split: len(found) for split, found in sets.items()} == {"train": 673, "test": 235}
+    assert not {tuple(t) for t in sets["train"].tiles} & {tuple(t) for t in sets["test"].tiles}
+    for source in sets.values():
+        assert source.parts == ("sea", "land", "lake") and len(source.classes) == 12
+        for i in range(0, len(source), 20):
+            sample = source[i]
+            mask = sample["segmentation"]
+            assert mask.shape == (36, 36) and mask.dtype == np.uint8
+            assert 0.1 <= (mask == 0).mean() <= 0.9 and (mask == 1).mean() >= 0.1
+            assert sample["label"] == earth.regions()[tuple(source.tiles[i])] >= 0
+    # from space the sea is darker than the land, wherever a mask is neither turned nor shifted
+    samples = [sets["train"][i] for i in range(len(sets["train"]))]
+    sea, land = (
+        np.concatenate([s["image"][..., 0][s["segmentation"] == part] for s in samples]).mean() for part in (0, 1)
+    )
+    assert sea < 40 < 80 < land
+    assert earth.surface()[int((90 + 1.0) * 15), int((180 + 33.0) * 15)] == 2  # Lake Victoria
+    small, whole = (tiles("coasts-relief", image_size=side)[3]["segmentation"] for side in (12, 36))
+    np.testing.assert_array_equal(small, whole[1::3, 1::3])  # the middle one of three
+
+
 def test_what_does_not_exist_is_refused(monkeypatch):
     with pytest.raises(UserError, match="did you mean 'bluemarble'"):
         tiles("bluemarbel")

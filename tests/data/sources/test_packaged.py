@@ -31,18 +31,18 @@ def numbered_pictures(monkeypatch):
         rows, columns = np.mgrid[:height, :width]
         return np.stack([columns // 256, columns % 256, rows % 256], axis=2).astype(np.uint8)
 
-    monkeypatch.setattr(packaged, "_photograph", numbered)
+    monkeypatch.setattr(packaged, "photograph", numbered)
     return numbered
 
 
-def test_all_nineteen_photographs_ship_in_the_installed_packages(monkeypatch):
+def test_all_nineteenphotographs_ship_in_the_installed_packages(monkeypatch):
     def refuse(*_):
         raise AssertionError("no network is used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    packaged._photograph.cache_clear()
+    packaged.photograph.cache_clear()
     for name in packaged.PHOTOS:
-        height, width = packaged._photograph(name, 3).shape[:2]
+        height, width = packaged.photograph(name, 3).shape[:2]
         assert 172 <= min(height, width) and max(height, width) <= 1411
     assert len(packaged.PHOTOS) == 19
 
@@ -78,8 +78,8 @@ def test_a_crop_equals_the_published_rule_computed_with_pillow():
 
 
 def test_evaluation_crops_are_one_fixed_set_drawn_by_one_generator():
-    first = packaged._photograph("cat", 3).shape[0]
-    width = packaged._photograph("cat", 3).shape[1]
+    first = packaged.photograph("cat", 3).shape[0]
+    width = packaged.photograph("cat", 3).shape[1]
     rng = np.random.default_rng(0)
     top, left = rng.integers(0, first - 31, 200), rng.integers(0, -(-7 * width // 10) - 31, 200)
     np.testing.assert_array_equal(_photos("train", seed=5).boxes[:200], np.stack([top, left], axis=1))
@@ -158,7 +158,7 @@ def test_mistakes_are_named():
         _photos("train", size=5000)
 
 
-def test_a_photograph_that_is_not_installed_is_named(monkeypatch):
+def test_aphotograph_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(packaged.PHOTOS, "cat", ("scikit-image", "skimage", "data/no_such_cat.png"))
     with pytest.raises(UserError, match="scikit-image.*no_such_cat"):
         packaged.photo_file("cat")
