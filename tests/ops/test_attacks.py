@@ -139,3 +139,50 @@ def test_steps_are_compiled_once():
 def test_images_that_are_not_in_the_unit_range_are_refused():
     with pytest.raises(ValueError, match="uint8"):
         pgd(linear, jnp.zeros((3, 4, 4, 2), jnp.uint8), epsilon=EPSILON, step_size=EPSILON, steps=1)
+
+
+def lengths(change):
+    return np.sqrt(np.square(np.asarray(change)).sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+def test_a_linear_loss_has_its_worst_image_straight_along_the_weights(keys):
+    """Within |change| <= epsilon, w . change is largest at epsilon w / |w|, here far from 0 and 1."""
+    images = jnp.full((3, 4, 4, 2), 0.5)
+    found = pgd(linear, images, epsilon=0.3, step_size=0.1, steps=60, keys=keys, norm="l2")
+    direction = WEIGHTS / np.linalg.norm(WEIGHTS)
+    np.testing.assert_allclose(found - images, np.broadcast_to(0.3 * direction, found.shape), atol=2e-3)
+    gained = 3 * 0.3 * np.linalg.norm(WEIGHTS)
+    assert float(linear(found) - linear(images)) == pytest.approx(gained, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25])
+def test_a_step_has_its_length_for_every_sample_however_steep(scale):
+    """The samples' gradients differ a hundredfold; one without a gradient stays where it is."""
+    factor = jnp.asarray([1.0, 100.0, 0.0]).reshape(3, 1, 1, 1) * scale
+    images = jnp.full((3, 4, 4, 2), 0.5)
+    found = pgd(lambda x: jnp.sum(factor * x * WEIGHTS[None]), images, epsilon=1.0, step_size=0.01, steps=3, norm="l2")
+    np.testing.assert_allclose(lengths(found - images), [0.03, 0.03, 0.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+def test_every_image_stays_in_the_ball_and_in_the_range(keys):
+    found = pgd(curved, jnp.asarray(IMAGES), epsilon=0.1, step_size=0.02, steps=10, keys=keys, norm="l2")
+    assert lengths(found - IMAGES).max() <= 0.1 + 1e-6 and lengths(found - IMAGES).max() > 0.09
+    assert float(found.min()) >= 0.0 and float(found.max()) <= 1.0
+    assert float(curved(found)) > float(curved(jnp.asarray(IMAGES))) + 1.0
+
+
+def test_the_random_start_fills_the_ball_evenly():
+    """In d dimensions a uniform point has |change| / epsilon = u^(1/d), of mean d / (d + 1); two pixels of two
+    channels are four dimensions."""
+    images, keys = jnp.full((4000, 2, 1, 2), 0.5), jax.random.split(jax.random.key(1), 4000)
+    start = pgd(lambda x: jnp.sum(x), images, epsilon=0.2, step_size=0.1, steps=0, keys=keys, norm="l2")
+    assert lengths(start - images).mean() / 0.2 == pytest.approx(4 / 5, abs=0.01)
+    assert lengths(start - images).max() <= 0.2 + 1e-6
+    np.testing.assert_allclose(np.asarray(start - images).mean(0), 0.0, atol=0.006)
+
+
+def test_a_norm_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="linf, l2"):
+        pgd(linear, jnp.asarray(IMAGES), epsilon=0.1, step_size=0.1, steps=1, norm="l1")
