@@ -13,20 +13,29 @@ from jax import Array
 
 from gssl_jax.data.subsets import fraction
 from gssl_jax.evals import logistic
-from gssl_jax.evals.preprocess import single_threaded, standardise
+from gssl_jax.evals.preprocess import moments, single_threaded, standardise
 
 LOGITS_BYTES = 2**31
 SOLVER_ARRAYS = 6  # the solver holds 5.2 arrays of the size of its logits, by XLA's own count
 
 
+class Classifier(NamedTuple):
+    """Logits are features @ weight + bias, features as the backbone gives them: weight float32 [D, C], bias [C]."""
+
+    weight: Array
+    bias: Array
+
+
 class Linear(NamedTuple):
-    """`correct` bool [M] on the test images, the chosen l2, whether the final fit converged, and on how many images."""
+    """`correct` bool [M] on the test images, the chosen l2, whether the final fit converged, on how many images, and
+    what it found."""
 
     correct: np.ndarray
     l2: float
     converged: bool
     iterations: int
     images: int
+    classifier: Classifier
 
 
 def solver_bytes(images: int, classes: int) -> int:
@@ -59,7 +68,7 @@ def linear(
         train, train_labels = train[some], train_labels[some]
     held_out = validation_part(train_labels, validation, seed)
     grid = sorted(map(float, l2_grid), reverse=True)
-    known, wanted = prepared(train, test)
+    known, wanted, matrix, mean = _prepared_and_map(train, test)
     # Where the logits of the whole grid fit, its strengths are solved side by side; else one after the other.
     together = len(grid) if 4 * len(train) * classes * len(grid) <= LOGITS_BYTES else 1
     options: dict[str, Any] = {"classes": classes, "max_iterations": max_iterations, "tolerance": tolerance}
@@ -77,7 +86,8 @@ def linear(
         best = grid[int((guesses[:, held_out] == train_labels[held_out]).mean(1).argmax())]
     final = solve(np.asarray([best], np.float32), np.ones((1, len(train)), np.float32))[0]
     correct = np.asarray(_classes(final, wanted))[0] == test_labels
-    return Linear(correct, best, bool(final.converged[0]), int(final.iterations[0]), len(train))
+    found = Classifier(*_unfolded(final.weight[0], final.bias[0], matrix, mean))
+    return Linear(correct, best, bool(final.converged[0]), int(final.iterations[0]), len(train), found)
 
 
 def validation_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -92,16 +102,30 @@ def validation_part(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def prepared(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array]:
     """Both sets standardised and in the basis of the training features' second moments: [N, R], [M, R]."""
+    return _prepared_and_map(train, test)[:2]
+
+
+def _prepared_and_map(train: np.ndarray, test: np.ndarray) -> tuple[Array, Array, Array, Array]:
+    """`prepared`, and the matrix [D, R] and mean [1, D] with prepared(x) = (x - mean) @ matrix."""
     with single_threaded():
         return jax.block_until_ready(_prepare(jnp.asarray(train), jnp.asarray(test)))
 
 
 @jax.jit
 @jax.default_matmul_precision("highest")
-def _prepare(train: Array, test: Array) -> tuple[Array, Array]:
+def _prepare(train: Array, test: Array) -> tuple[Array, Array, Array, Array]:
+    mean, spread = moments(train.astype(jnp.float32))
     train, test = standardise(train.astype(jnp.float32), test.astype(jnp.float32))
     reduced, basis = logistic.rotate(train)
-    return reduced, test @ basis
+    return reduced, test @ basis, basis / spread.T, mean
+
+
+@jax.jit
+@jax.default_matmul_precision("highest")
+def _unfolded(weight: Array, bias: Array, matrix: Array, mean: Array) -> tuple[Array, Array]:
+    """Weight [R, C] and bias [C] for prepared features as those for the features themselves."""
+    weight = matrix @ weight
+    return weight, bias - (mean @ weight)[0]
 
 
 def _in_groups(

@@ -15,9 +15,14 @@ def standardise(train: Array, test: Array) -> tuple[Array, Array]:
 
     A dimension that is constant over the training features stays near 0 instead of being blown up.
     """
-    mean, spread = train.mean(0, keepdims=True), train.std(0, keepdims=True)
-    spread = jnp.maximum(spread, 1e-4 * spread.max() + 1e-12)
+    mean, spread = moments(train)
     return (train - mean) / spread, (test - mean) / spread
+
+
+def moments(train: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of every dimension of [N, D] as `standardise` takes them, both [1, D]."""
+    spread = train.std(0, keepdims=True)
+    return train.mean(0, keepdims=True), jnp.maximum(spread, 1e-4 * spread.max() + 1e-12)
 
 
 def whiten(train: Array, test: Array, floor: float) -> tuple[Array, Array]:

@@ -84,3 +84,19 @@ def test_the_memory_of_the_solver_is_no_less_than_xla_counts():
     compiled = module._fit.lower(*shapes, classes=classes, max_iterations=10, tolerance=1e-4).compile()
     counted = compiled.memory_analysis().temp_size_in_bytes
     assert 3 * 4 * images * classes < counted < module.solver_bytes(images, classes)
+
+
+def test_the_classifier_is_for_features_as_they_are():
+    """Its logits decide every test image as the fit on prepared features does; dimensions differ a thousandfold."""
+    rng = np.random.default_rng(5)
+    labels, asked = rng.integers(0, 3, 90), rng.integers(0, 3, 300)
+    middles = rng.normal(size=(3, 7))
+    scale, shift = 10.0 ** rng.uniform(-2, 1, 7), rng.normal(size=7)
+    known, wanted = (
+        ((middles[y] + rng.normal(size=(len(y), 7))) * scale + shift).astype(np.float32) for y in (labels, asked)
+    )
+    options = dict(classes=3, l2_grid=(1e-2,), validation=0.2, train_images=0, max_iterations=300, tolerance=1e-4)
+    found = linear(known, labels, wanted, asked, seed=0, **options)
+    logits = wanted @ np.asarray(found.classifier.weight) + np.asarray(found.classifier.bias)
+    np.testing.assert_array_equal(logits.argmax(1) == asked, found.correct)
+    assert 0.5 < found.correct.mean() < 1
