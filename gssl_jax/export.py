@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from gssl_jax.cli import refuse, words_and_values
@@ -22,11 +21,10 @@ from gssl_jax.errors import UserError, unknown
 from gssl_jax.interop import graphs, save
 from gssl_jax.interop.load import load_backbone
 from gssl_jax.models.build import Backbone
-from gssl_jax.runs import continuation
 from gssl_jax.runs.evaluation import floats, spread
-from gssl_jax.runs.folder import RunFolder, write_atomically
-from gssl_jax.runs.parts import Parts, assemble, stage_config
-from gssl_jax.training.checkpoint import Checkpoints
+from gssl_jax.runs.folder import write_atomically
+from gssl_jax.runs.parts import Parts, assemble
+from gssl_jax.runs.restored import finished, last_stage, selected, unusable
 
 USAGE = """usage: python -m gssl_jax.export RUN --format=FORMAT [--out=FILE] [--feature=NAME]
 
@@ -115,48 +113,16 @@ def export(run: Path, form: str, out: Path, feature: str, console: Console) -> f
 
 def restore(run: Path) -> Chosen:
     """The backbone that the results of a finished run are of. Raises UserError where `run` is none."""
-    folder = RunFolder(run)
-    if not folder.config.is_file():
-        raise UserError(f"{run} is no run folder (it has no config.json): give the --workdir of a run")
-    results = folder.read_results()
-    if results is None:
-        raise UserError(f"{run} is not finished: start it again with its own command, it goes on where it stopped")
+    folder, results = finished(run)
     try:
-        config = ConfigDict(tuples(json.loads(folder.config.read_text(encoding="utf-8"))))
-        number, stage = len(config.stages) - 1, config.stages[-1]
-        settings = stage_config(config, stage)
+        number, stage, settings = last_stage(folder)
         settings.backbone.dtype = "float32"
         parts = assemble(settings)
-    except (json.JSONDecodeError, AttributeError, KeyError) as problem:  # a knob is new, or gone, since the run
-        version = results["run"]["versions"]["gssl_jax"]
-        words = " ".join(str(problem).split())[:80]
-        raise UserError(f"{folder.config} cannot be used here ({words}); the run is of version {version}") from problem
-    step, params, state = stored(folder, number, stage, results["run"]["selected_step"])
-    if step != results["run"]["selected_step"]:
-        raise UserError(
-            f"{run} holds the weights of step {step} and its results are of step {results['run']['selected_step']}: "
-            f"they cannot be exported as what was measured"
-        )
+    except (AttributeError, KeyError) as problem:
+        raise unusable(folder, results, problem) from problem
+    step, params, state = selected(folder, results, number, stage)
     variables = parts.method.backbone(params, state, parts.config.evals.which)
     return Chosen(parts, dict(variables), step, some_images(parts))
-
-
-def stored(folder: RunFolder, number: int, stage: str, wanted: int) -> tuple[int, Any, Any]:
-    """Step, params and method state of the checkpoint that validation images, or the watch, chose at step `wanted`,
-    else of the last one."""
-    last, watched = folder.checkpoints(number, stage), continuation.best(folder.stage(number, stage))
-    for place in [place for place in (folder.best(number, stage), watched, last) if place.is_dir()]:
-        with Checkpoints(place, 1) as checkpoints:
-            if checkpoints.latest == wanted or (place == last and checkpoints.latest is not None):
-                return checkpoints.restore_weights(jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0]))
-    raise UserError(f"{folder.path} holds no checkpoint of its stage {stage}")
-
-
-def tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were in the configuration."""
-    if isinstance(value, dict):
-        return {name: tuples(inner) for name, inner in value.items()}
-    return tuple(tuples(inner) for inner in value) if isinstance(value, list) else value
 
 
 def some_images(parts: Parts) -> np.ndarray:
@@ -179,6 +145,7 @@ def described(chosen: Chosen, run: Path, form: str, feature: str) -> dict[str, A
             "size": side,
             "channels": backbone.channels,
             "range": [0.0, 1.0],
+            "shorter_side": config.evals.data.resize,
             "resize": f"shorter side to {config.evals.data.resize} pixels, then the central {side} x {side}",
             "contrast_normalise": contrast,
             **numbers,

@@ -15,7 +15,7 @@ import safetensors
 from gssl_jax import export
 from gssl_jax.errors import UserError
 from gssl_jax.interop import graphs
-from gssl_jax.runs import continuation
+from gssl_jax.runs import continuation, restored
 from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.parts import assemble, stage_config
 from gssl_jax.training.checkpoint import Checkpoints
@@ -96,6 +96,7 @@ def test_the_facts_beside_the_file(run, tmp_path):
         "size": data.image_size,
         "channels": 1,
         "range": [0.0, 1.0],
+        "shorter_side": parts.config.evals.data.resize,
         "resize": f"shorter side to {parts.config.evals.data.resize} pixels, then the central 32 x 32",
         "contrast_normalise": True,
         "contrast_normalisation": "of all pixels g in 0..255 of one image: clip((g - mean) / (std + 4) * 50 + 128, 0, "
@@ -128,7 +129,7 @@ def test_without_a_best_state_the_last_one_is_taken(run):
     folder = RunFolder(run[0])
     moved = folder.best(0, "target").rename(folder.path / "aside")
     try:
-        step, params, state = export.stored(folder, 0, "target", SELECTED)
+        step, params, state = restored.stored(folder, 0, "target", SELECTED)
         assert step == LAST and set(state) >= {"teacher"}
         wanted = run[2][LAST].params["backbone"]["cls_token"]
         np.testing.assert_array_equal(params["backbone"]["cls_token"], wanted)
@@ -143,7 +144,7 @@ def test_the_state_that_the_watch_kept_is_taken_where_the_results_are_of_it(run)
     moved = folder.best(0, "target").rename(continuation.best(folder.stage(0, "target")))
     try:
         assert export.restore(run[0]).step == SELECTED
-        assert export.stored(folder, 0, "target", LAST)[0] == LAST  # a stage that went on to its end
+        assert restored.stored(folder, 0, "target", LAST)[0] == LAST  # a stage that went on to its end
     finally:
         moved.rename(folder.best(0, "target"))
 
@@ -203,10 +204,6 @@ def test_debug_shows_where(run):
 def test_help(words, capsys):
     assert call(*words) == 0
     assert capsys.readouterr().out == export.USAGE
-
-
-def test_lists_of_json_are_tuples_again():
-    assert export.tuples({"a": [1, [2.5]], "b": {"c": []}, "d": "x"}) == {"a": (1, (2.5,)), "b": {"c": ()}, "d": "x"}
 
 
 def test_onnx_of_a_run(run, tmp_path, capsys):
