@@ -140,7 +140,11 @@ def finetune(
     protocol |= {"grid": grids, "chosen": chosen, "test_images": len(found["labels"])}
     if len(pools) == 1:
         return {key: sgd.scored(found["scores"], found["labels"], protocol=protocol, **options)}
-    return {key: entry(*t_interval(values), len(values), protocol | {"values": values}, "t-draws")}
+    return {
+        key: entry(
+            *t_interval(values), len(values), protocol | {"values": values}, "t-draws", samples=np.asarray(values)
+        )
+    }
 
 
 def _grid(

@@ -31,6 +31,13 @@ def bootstrap_interval(correct: np.ndarray, seed: int, resamples: int) -> tuple[
     return float(correct.mean()), float(low), float(high)
 
 
+class Entry(dict[str, Any]):
+    """One entry of results.json. `samples` float [n], which are not written there, are what its interval is of: right
+    or wrong by test image, or the score of each draw; None where nobody kept them."""
+
+    samples: np.ndarray | None = None
+
+
 def entry(
     value: float | None,
     low: float | None,
@@ -38,17 +45,33 @@ def entry(
     n: int | None,
     protocol: Mapping[str, Any],
     interval: str | None,
-) -> dict[str, Any]:
+    *,
+    samples: np.ndarray | None = None,
+) -> Entry:
     """One entry of results.json, in fractions; `n` counts draws (`t-draws`) or test images (`bootstrap-test`).
 
-    NaN becomes None.
+    NaN becomes None; `samples` as of `Entry`.
     """
     numbers = [None if number is None or not math.isfinite(number) else float(number) for number in (value, low, high)]
+    names = ("value", "low", "high", "n", "protocol", "interval")
+    found = Entry(zip(names, (*numbers, n, dict(protocol), interval), strict=True))
+    found.samples = None if samples is None else np.asarray(samples, np.float64)
+    return found
+
+
+def paired(one: np.ndarray, other: np.ndarray, interval: str, seed: int, resamples: int) -> dict[str, Any]:
+    """The difference one - other of samples of the same images, or of the same draws: `value`, `low`, `high`, `n` and
+    `interval`, the kind of interval that the entries have and `paired-` before it.
+
+    By what is resampled, pairs, a difference is told that is small beside the spread that both have in common.
+    """
+    difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+    if interval == "t-draws":
+        found: tuple[float | None, ...] = t_interval(difference)
+    else:
+        found = bootstrap_interval(difference, seed, resamples)
     return {
-        "value": numbers[0],
-        "low": numbers[1],
-        "high": numbers[2],
-        "n": n,
-        "protocol": dict(protocol),
-        "interval": interval,
+        **dict(zip(("value", "low", "high"), found, strict=True)),
+        "n": len(difference),
+        "interval": f"paired-{interval}",
     }

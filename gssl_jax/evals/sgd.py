@@ -136,4 +136,6 @@ def scored(
         return auroc_entry(scores, labels, classes=classes, protocol=protocol, seed=seed, resamples=resamples)
     known = labels >= 0
     correct = (scores.argmax(1) == labels)[known]
-    return entry(*bootstrap_interval(correct, seed, resamples), len(correct), protocol, "bootstrap-test")
+    return entry(
+        *bootstrap_interval(correct, seed, resamples), len(correct), protocol, "bootstrap-test", samples=correct
+    )

@@ -97,7 +97,7 @@ def sgd_linear(
         return {name: sgd.scored(scores[0], asked["label"], protocol=protocol, **options)}
     values = [sgd.score_of(one, asked["label"]) for one in scores]
     protocol |= {"values": values, "test_images": len(asked["label"]), "metric": metric}
-    return {name: entry(*t_interval(values), len(values), protocol, "t-draws")}
+    return {name: entry(*t_interval(values), len(values), protocol, "t-draws", samples=np.asarray(values))}
 
 
 def train_head(

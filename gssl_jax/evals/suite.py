@@ -6,7 +6,7 @@ and NaN) by the mean AUROC over classes and without shots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,15 +30,26 @@ _whiten = jax.jit(whiten)
 Features = Mapping[str, np.ndarray]
 
 
+EVALUATORS = ("knn", "linear", "lowshot")
+"""What `evaluate` can do, by the group of `config.evals` that it is set by."""
+
+
 def evaluate(
-    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], feature: str | None = None
+    train: Features,
+    test: Features,
+    settings: Any,
+    seed: int,
+    classes: Sequence[str],
+    feature: str | None = None,
+    only: Collection[str] = EVALUATORS,
 ) -> dict[str, dict[str, Any]]:
     """The entries `knn/top1`, `linear/top1` and `lowshot_<k>/top1` of features by name ([N, D], and "label" int [N]),
     or `knn/auroc` and `linear/auroc` where "label" is float [N, C].
 
     `settings` is `config.evals` (groups knn, linear, lowshot, bootstrap); `feature` replaces the feature names it
-    gives, as the pixel control needs. Unlabelled images (label -1 or NaN) are left out; without labels the result is
-    empty. Features that are not finite give entries without a value: a diverged backbone is a result, not an error.
+    gives, as the pixel control needs; `only` are the evaluators to run. Unlabelled images (label -1 or NaN) are left
+    out; without labels the result is empty. Features that are not finite give entries without a value: a diverged
+    backbone is a result, not an error.
     """
     train, test = _labelled(train), _labelled(test)
     if not len(classes) or not len(train["label"]) or not len(test["label"]):
@@ -46,11 +57,13 @@ def evaluate(
     check(train["label"], settings, classes)
     several = train["label"].ndim == 2
     metric, by_regression = ("auroc", _one_vs_rest) if several else ("top1", _linear)
-    entries = {
-        f"knn/{metric}": _knn(train, test, settings, seed, classes, feature or settings.knn.feature),
-        f"linear/{metric}": by_regression(train, test, settings, seed, classes, feature or settings.linear.feature),
-    }
-    if several:
+    entries = {}
+    if "knn" in only:
+        entries[f"knn/{metric}"] = _knn(train, test, settings, seed, classes, feature or settings.knn.feature)
+    if "linear" in only:
+        name = feature or settings.linear.feature
+        entries[f"linear/{metric}"] = by_regression(train, test, settings, seed, classes, name)
+    if several or "lowshot" not in only:
         return entries
     for shots in settings.lowshot.shots:
         name = feature or settings.lowshot.feature
@@ -210,12 +223,13 @@ def _low_shot(
         lowest = highest = None  # a class with just these images gives the same draw every time: no spread to tell
         protocol |= {"problem": "all draws gave the same accuracy, so there is no interval"}
     kind = None if lowest is None else "t-draws"
-    return entry(mean, lowest, highest, low.draws, protocol | {"digest": result.digest}, kind)
+    protocol |= {"digest": result.digest}
+    return entry(mean, lowest, highest, low.draws, protocol, kind, samples=result.accuracy)
 
 
 def _bootstrap(correct: np.ndarray, protocol: dict[str, Any], settings: Any, seed: int) -> dict[str, Any]:
     value, low, high = bootstrap_interval(correct, seed, settings.bootstrap.resamples)
-    return entry(value, low, high, len(correct), protocol, "bootstrap-test")
+    return entry(value, low, high, len(correct), protocol, "bootstrap-test", samples=correct)
 
 
 def _areas(

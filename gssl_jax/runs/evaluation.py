@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import cv2
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from gssl_jax.data import subsets
 from gssl_jax.data.arrays import evaluation_batches, evaluation_set
@@ -22,7 +24,7 @@ from gssl_jax.evals.refresh import refreshed
 from gssl_jax.evals.sgd_linear import sgd_linear
 from gssl_jax.models.build import least_side
 from gssl_jax.models.resnet import ResNet
-from gssl_jax.runs.parts import Parts
+from gssl_jax.runs.judged import Frozen, Judged
 from gssl_jax.training.mesh import on_data, replicated
 
 Entries = dict[str, dict[str, Any]]
@@ -31,7 +33,7 @@ Entries = dict[str, dict[str, Any]]
 class Judge:
     """The evaluation sets of a stage, read once, and the encoder that every backbone goes through."""
 
-    def __init__(self, parts: Parts, seed: int) -> None:
+    def __init__(self, parts: Judged, seed: int) -> None:
         self._parts, self._seed = parts, seed
         self.settings = parts.config.evals
         self.labelled = bool(parts.train.classes)
@@ -45,7 +47,7 @@ class Judge:
         self._apply = parts.backbone.apply
         self.encode = jax.jit(self._apply)
         """(variables, images float32 [B, S, S, C] in [0, 1]) -> features by name."""
-        predict = parts.method.predict
+        predict = parts.predict
         self._predict = None if predict is None else lambda held, images: predict(*held, images)
         self._draws = self._labelled_draws() if self.labelled else {}
 
@@ -101,11 +103,31 @@ class Judge:
 
     def judge(self, variables: Any) -> Entries:
         """Every evaluator of frozen features on a backbone; empty where there are no labels."""
-        if not self.labelled:
-            return {}
+        return self.score(self.frozen(variables)) if self.labelled else {}
+
+    def frozen(self, variables: Any) -> Frozen:
+        """The features of the training and of the test images that `score` judges."""
         variables = self.settled(variables)
         train, test = (self._features(variables, self.sets[split]) for split in ("train", "test"))
-        return self._told(suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes))
+        return Frozen(train, test, None)
+
+    def frozen_pixels(self) -> Frozen:
+        """As `frozen`, of the control: raw pixels, shrunk to at most `evals.pixel_side`."""
+        return Frozen(self._pixels("train"), self._pixels("test"), "pixels")
+
+    def score(self, frozen: Frozen, only: Collection[str] = suite.EVALUATORS) -> Entries:
+        """The evaluators `only` of frozen features."""
+        train, test, feature = frozen
+        classes = self._parts.train.classes
+        found = suite.evaluate(train, test, self.settings, self._seed, classes, feature, only)
+        return found if feature else self._told(found)
+
+    def under(self, settings: ConfigDict) -> Judge:
+        """This judge, of the same images, by other settings of its evaluators."""
+        other = copy.copy(self)
+        other.settings = settings
+        other._draws = other._labelled_draws() if other.labelled else {}
+        return other
 
     def teach(self, variables: Any) -> Entries:
         """The protocols that train by SGD, on a frozen backbone and the whole network; empty where both are off.
@@ -222,10 +244,7 @@ class Judge:
 
     def judge_pixels(self) -> Entries:
         """The same evaluators on raw pixels, shrunk to at most `evals.pixel_side`."""
-        if not self.labelled:
-            return {}
-        train, test = self._pixels("train"), self._pixels("test")
-        return suite.evaluate(train, test, self.settings, self._seed, self._parts.train.classes, feature="pixels")
+        return self.score(self.frozen_pixels()) if self.labelled else {}
 
     def _pixels(self, split: str) -> dict[str, np.ndarray]:
         side = self.settings.pixel_side

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -67,6 +67,11 @@ class Parts(NamedTuple):
     optimiser: optax.GradientTransformation
     mesh: Mesh
     warnings: tuple[str, ...]
+
+    @property
+    def predict(self) -> Callable[..., jax.Array] | None:
+        """The classifier of a method of labels, see `Method`."""
+        return self.method.predict
 
     def labelled(self, stream: str) -> bool:
         """Whether the batches of a stream carry labels."""
