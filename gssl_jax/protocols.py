@@ -96,3 +96,22 @@ def labelled_evaluation(source: str, path: str, test: str, resize: int) -> Confi
     e.lowshot.shots = ()
     e.pixel_side = 32
     return e
+
+
+def judged_images() -> ConfigDict:
+    """The group `data` for images that are judged and not learned from; size, channels, mean and std are those of the
+    backbone that looks at them, these where it says nothing."""
+    d = ConfigDict()
+    d.image_size = 0  # 0 = nothing says it
+    d.channels = 3
+    d.contrast_normalise = False
+    d.mean = (0.485, 0.456, 0.406)
+    d.std = (0.229, 0.224, 0.225)
+    d.seed = 0
+    d.canvas = 0
+    d.max_broken = 0.01  # share of unreadable images that stops the judging
+    d.threads = 8
+    d.holdout = 0.2  # class folders without a test folder: share held out
+    d.resident_mib = 1024  # images up to this much are kept in memory
+    d.expect = ConfigDict()
+    return d

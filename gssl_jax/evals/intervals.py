@@ -68,6 +68,8 @@ def paired(one: np.ndarray, other: np.ndarray, interval: str, seed: int, resampl
     difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
     if interval == "t-draws":
         found: tuple[float | None, ...] = t_interval(difference)
+        if not difference.std():
+            found = (found[0], None, None)  # the same in every draw: no spread to tell
     else:
         found = bootstrap_interval(difference, seed, resamples)
     return {

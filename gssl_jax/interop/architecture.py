@@ -153,7 +153,7 @@ def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     width = shapes[f"block_{blocks - 1}/conv2/kernel"][0]
     for name, form in ARCHITECTURES.items():
         found = (form["block"], sum(form["depths"]), form["widths"][-1])
-        if found == (block, blocks, width) and form.get("stem_width", form["widths"][0]) == stem[0]:
+        if found == (block, blocks, width) and form.get("stem_width", 16) == stem[0]:
             kind = next((word for word, side in STEM_SIDES.items() if side == stem[-1]), "")
             if not kind:
                 raise UserError(f"its stem is {stem[-2]} x {stem[-1]} pixels: {name} has one of 3 or of 7 here")

@@ -38,7 +38,7 @@ ImageNet's."""
 
 
 class Found(NamedTuple):
-    """A file of the cache, mean and std (empty where nothing says them), attention heads and image side (0 likewise)."""
+    """A file of the cache, mean and std (empty = unsaid), attention heads and image side (0 = unsaid)."""
 
     path: Path
     mean: tuple[float, ...]
