@@ -233,6 +233,7 @@ def tiny(c, backbone="resnet14"):
     c.evals.attacks = ConfigDict(dict(pgd2=dict(epsilon=8 / 255, step_size=4 / 255, steps=2)))
     c.evals.linear.update(dict(l2_grid=(1e-2,), max_iterations=50))
     c.evals.tsne_points = 100
+    c.evals.health.update(dict(images=200, views=3))
     c.evals.pixel_side = 8
     c.run.log_every = 2
     c.run.health_every = 3

@@ -231,6 +231,7 @@ def tiny(c, backbone="resnet14"):
     c.evals.every = 3.0
     c.evals.linear.update(dict(l2_grid=(1e-2,), max_iterations=50))
     c.evals.tsne_points = 100
+    c.evals.health.update(dict(images=200, views=3))
     c.evals.pixel_side = 8
     c.run.log_every = 2
     c.run.health_every = 3

@@ -319,6 +319,7 @@ def tiny(c, backbone="resnet14", method="moco"):
     c.evals.lowshot.draws = 10
     c.evals.linear.update(dict(l2_grid=(1e-4, 1e-2), max_iterations=50))
     c.evals.tsne_points = 100
+    c.evals.health.update(dict(images=200, views=3))
     c.evals.pixel_side = 8
     short = dict(optim=dict(duration=4.0))
     presets.hierarchy(c, base=short, source=short)

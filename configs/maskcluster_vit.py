@@ -242,6 +242,7 @@ def tiny(c):
     c.evals.linear.update(dict(l2_grid=(1e-4, 1e-2), max_iterations=50))
     c.evals.tsne_points = 100
     c.evals.pixel_side = 8
+    c.evals.health.update(dict(images=200, views=3))
     c.evals.knn.whiten = 0.0
     c.evals.lowshot.feature = "last4_cls"  # as wide as the pixels: the compared features share compiled solvers
     c.evals.lowshot.kfold_from = 6

@@ -82,6 +82,23 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
         )
     )  # [HPT], the feature of evals.linear
     e.bootstrap = ConfigDict(dict(resamples=1000))
+    e.health = ConfigDict(
+        dict(
+            images=1000,  # training images of the evaluation for the label-free scores at the end; 0 = off
+            views=8,  # of each; below 2 no alignment and no LiDAR
+            feature="feat",
+            augment=dict(  # of the views; the same for every method, so that their scores compare
+                scale=(0.25, 1.0),
+                ratio=(3 / 4, 4 / 3),
+                interpolation="bicubic",
+                flip=0.5,
+                jitter=dict(probability=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+                grey=0.2,
+                blur=dict(probability=0.0, sigma=(0.1, 2.0)),  # off: what a sigma erases depends on the size
+                solarise=dict(probability=0.0, threshold=0.5),
+            ),
+        )
+    )
     e.tsne_points = 1000  # test images in the t-SNE picture
     e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from
     e.pixel_side = 8  # pixels a side for the raw-pixel control: a million images of 32 would not fit a device

@@ -99,7 +99,8 @@ CURVES = {
     "entropy": "How decided the targets are: one target should be well below 1, the mean target near 1. A band has the "
     "colour of the line that must stay out of it.",
     "prototypes": "How many prototypes are somebody's first choice, and how often student and teacher choose alike.",
-    "features": "Spread of the features. A fall towards zero, or a rank towards 1, is a collapse.",
+    "features": "Spread of the features. A fall of the first towards zero, a rank towards 1, or a uniformity that "
+    "climbs to 0 is a collapse. Views of one image should come together while uniformity stays low.",
     "schedule": "What the schedule asked for, how steep the loss was, and how fast it went.",
 }
 HEALTH = "Read from the last steps of the training, without any label."
@@ -151,7 +152,7 @@ ALT = {
     "evaluation": "Accuracy on test images over training steps",
     "entropy": "Entropy of the targets over training steps",
     "prototypes": "Share of prototypes in use and agreement of teacher and student over training steps",
-    "features": "Standard deviation and effective rank of the features over training steps",
+    "features": "Spread and effective rank of the features, alignment and uniformity over training steps",
     "schedule": "Learning rate, teacher momentum, gradient norm and speed over training steps",
     "reconstruction": "Input images, what the student saw, and what it rebuilt",
     "clusters": "Images beside their patches coloured by cluster",

@@ -87,7 +87,12 @@ def _loss(metrics: Metrics, path: Path) -> Path | None:
 
 
 def _features(metrics: Metrics, path: Path) -> Path | None:
-    names = {"health/feature_std": "standard deviation of the features", "health/rankme": "effective rank (RankMe)"}
+    names = {
+        "health/feature_std": "standard deviation of the features",
+        "health/rankme": "effective rank (RankMe)",
+        "health/alignment": "distance of two views of an image (alignment)",
+        "health/uniformity": "uniformity (0 = all images alike)",
+    }
     return stack(metrics, names, path, from_zero=True)
 
 

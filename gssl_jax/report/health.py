@@ -22,6 +22,8 @@ GATE_CLOSED = 0.2
 three 95 %: the others train next to nothing, and their heads fall behind what the backbone could tell them."""
 
 SHRUNKEN_FEATURES = 0.2  # feature std as a share of its start; a hint
+ALIKE = -0.1  # uniformity, above: pairs of images have a cosine of about .97 or more; a hint
+SCATTERED = 0.95  # distance of two views of an image as a share of that of two images, above; a hint
 STILL_RISING = 0.02  # accuracy gained in the last third where no interval says what is noise; a hint
 
 LEVELS = {"cls": "Class assignments", "patch": "Patch assignments"}
@@ -45,7 +47,7 @@ def findings(run: RunFiles) -> list[Finding]:
     found = [*_logged_alarms(run), *_finite(run)]
     for level in LEVELS:
         found += _assignments(run, level)
-    found += [*_gate(run), *_features(run), *_trend(run), *_converged(run)]
+    found += [*_gate(run), *_features(run), *_geometry(run), *_trend(run), *_converged(run)]
     order = {"alarm": 0, "hint": 1, "good": 2}
     return sorted(found, key=lambda finding: order[finding.level])
 
@@ -157,6 +159,47 @@ def _features(run: RunFiles) -> list[Finding]:
     if share is not None and share < SHRUNKEN_FEATURES:
         return [Finding("hint", "Features have shrunk", text + " Not a failure, but worth a look at the curve.")]
     return [Finding("good", "Features", text)] if numbers else []
+
+
+def _geometry(run: RunFiles) -> list[Finding]:
+    """Whether images lie apart and their own views together, at the end; nothing where it was not measured."""
+    trained, untrained = (at(run.results, f"health.{name}") for name in ("trained", "untrained"))
+    names = ("alignment", "distance", "uniformity")
+    if isinstance(trained, dict) and at(trained, "rankme") is None:
+        text = "No label-free score can be told: its features are not finite, or all zero."
+        knob = scaled(run.config, "optim.learning_rate", 0.5)
+        return [Finding("alarm", "The features of the trained backbone are no numbers", text, knob)]
+    together, apart, even = (at(trained, name) for name in names)
+    if not (is_number(together) and is_number(apart) and is_number(even)):
+        return []
+    before = [at(untrained, name) for name in names]
+    beside = ""
+    if all(is_number(one) for one in before):
+        beside = f" Untrained: {before[0]:.2f}, {before[1]:.2f} and {_signed(before[2])}."
+    numbers = f"Two views of an image lie {together:.2f} apart, two images {apart:.2f} (squared distance, 4 at most)"
+    if even > ALIKE:
+        text = (
+            f"Uniformity is {_signed(even)}, where 0 means that all images are one point and \u22124 that they are spread evenly. "
+            f"{numbers}; that views lie together says nothing then.{beside}"
+        )
+        control = at(run.config, "method.collapse.cls")
+        knob = remedy("features", "", run.config)
+        if control is not None and control != "sinkhorn":
+            knob = flag(run.config, "method.collapse.cls", "sinkhorn")
+        return [Finding("hint", "Images look much alike", text, knob)]
+    text = f"{numbers}; uniformity {_signed(even)}.{beside}"
+    if together > SCATTERED * apart:
+        text += (
+            " So a crop, a flip or a change of colour moves an image as far as another image is. That is no fault where "
+            "the task hangs on just these; else longer training helps, or views as different as these."
+        )
+        title = "Views of an image lie no closer than other images"
+        return [Finding("hint", title, text, scaled(run.config, "optim.duration", 2.0))]
+    return [Finding("good", "Views of an image lie together, images apart", text)]
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\u2212")
 
 
 def _per_cent(share: float) -> str:

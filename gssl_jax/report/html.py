@@ -15,6 +15,7 @@ from gssl_jax.report import captions, charts, continuation, labelled_charts, pic
 from gssl_jax.report.chains import chain_list, last_method
 from gssl_jax.report.facts import facts, feature_notes, protocol_of, summary, text_of
 from gssl_jax.report.health import Finding, findings
+from gssl_jax.report.label_free import label_free_table
 from gssl_jax.report.measures import fine_tuned
 from gssl_jax.report.page import attempt, definitions, embedded, opening, paragraph, write_page
 from gssl_jax.report.reading import RunFiles, read_run
@@ -150,7 +151,8 @@ def _health(found: list[Finding], run: RunFiles) -> str:
     stages = run.metrics.stages
     note = captions.OWN_HEALTH if labelled(run.results) else captions.HEALTH
     note += f" Read from the last of {len(stages)} stages." if len(stages) > 1 else ""
-    return f'{paragraph(note, "soft")}<ul class="findings">{"".join(map(_finding, found))}</ul>'
+    listed = f'{paragraph(note, "soft")}<ul class="findings">{"".join(map(_finding, found))}</ul>'
+    return listed + label_free_table(run.results)
 
 
 def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: Path) -> str:

@@ -82,8 +82,11 @@ def title(axes: Axes, words: str) -> None:
 
 
 def start_at_zero(axes: Axes) -> None:
-    """Lets the y axis begin at zero, with room above the highest value; call it after the data is drawn."""
-    axes.set_ylim(0.0, 1.08 * axes.dataLim.y1 if axes.dataLim.y1 > 0 else 1.0)
+    """Lets the y axis begin at zero, with room above the highest value, or end there where all values lie below it;
+    call it after the data is drawn."""
+    low, high = axes.dataLim.y0, axes.dataLim.y1
+    below = low < 0 and high <= 0
+    axes.set_ylim(1.08 * low if below else 0.0, 0.0 if below else 1.08 * high if high > 0 else 1.0)
 
 
 def legend(axes: Axes, columns: int = 2) -> None:

@@ -68,6 +68,7 @@ th:last-child, td:last-child { padding-right: 0; }
 thead th { border-top: 0; font-size: .9rem; color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 500; }
 td small { display: block; white-space: nowrap; color: var(--soft); font-size: .8rem; line-height: 1.35; }
+tbody th small { display: block; font-weight: 400; font-size: .8rem; line-height: 1.35; }
 td.first { font-weight: 650; } td.first small { font-weight: 400; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .35rem 1.25rem; margin: .75rem 0 0;
   font-size: .95rem; }
@@ -106,6 +107,7 @@ ul.findings li { padding: .9rem 0; border-top: 1px solid var(--line); }
 ul.findings li:first-child { border-top: 0; padding-top: 0; }
 ul.findings .badge { margin-right: .6rem; font-size: .78rem; padding: .05rem .6rem; }
 ul.findings p { margin: .3rem 0 0; }
+ul.findings + table { margin-top: 1rem; }
 code, pre { font: .86em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 code { background: var(--track); padding: .1rem .35rem; border-radius: 4px; overflow-wrap: anywhere; }
 pre { overflow-x: auto; background: var(--track); padding: 1rem; border-radius: 8px; margin: .75rem 0 0; }

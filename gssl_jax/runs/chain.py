@@ -14,6 +14,7 @@ from gssl_jax.runs.console import report_unreadable
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder
 from gssl_jax.runs.handover import Handed
+from gssl_jax.runs.health import judged_health
 from gssl_jax.runs.parts import Parts, assemble, stage_config
 from gssl_jax.runs.pictures import draw_pictures
 from gssl_jax.runs.results import build_results
@@ -107,22 +108,24 @@ def conclude(
         "continuation": outcome.watched,
     }
 
-    def write(controls: dict[str, Any]) -> dict[str, Any]:
+    def write(controls: dict[str, Any], health: Any) -> dict[str, Any]:
         taken = {
             "unreadable_images": {"train": len(outcome.images.broken), "eval": len(judge.broken)},
             "evaluation_seconds": time.perf_counter() - started,
         }
-        results = build_results(parts, config, trained, controls, measured | taken, variables)
+        results = build_results(parts, config, trained, controls, measured | taken, variables) | {"health": health}
         folder.write_results(results)
         return results
 
     # Should a control fail, what the training was for is not lost.
-    write({"untrained": {}, "pixels": {}} | outcome.controls)
+    write({"untrained": {}, "pixels": {}} | outcome.controls, {})
     begun = outcome.controls or continuation.refreshed_control(parts, judge, outcome.untrained)
     untrained = judge.judge(outcome.untrained)
     if not outcome.controls:  # else what the stage started from was taught: that is the one to compare with
         untrained |= judge.teach(outcome.untrained)
-    results = write({"untrained": untrained, "pixels": judge.judge_pixels()} | begun)
+    backbones = {"trained": variables, "untrained": outcome.untrained}
+    health = judged_health(judge, parts.config.data, backbones, folder.metrics, stage)
+    results = write({"untrained": untrained, "pixels": judge.judge_pixels()} | begun, health)
     report_unreadable(outcome.images.broken, judge.broken, console)
     replace_row(folder.metrics, stage, steps, log_row(trained))  # a run that stopped in here is judged again
     pictures = draw_pictures(parts, judge, outcome)

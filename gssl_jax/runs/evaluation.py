@@ -96,6 +96,11 @@ class Judge:
     def _features(self, settled: Any, images: Any) -> dict[str, np.ndarray]:
         return extract(self._apply, self.batches(images), self.names(), variables=settled, sharding=self._sharding)
 
+    def encoded(self, settled: Any, images: np.ndarray, name: str) -> np.ndarray:
+        """One feature [n, D] of images uint8 [n, S, S, C], by a network as `settled` returns it."""
+        held = {"image": images, "label": np.full(len(images), -1, np.int32)}
+        return extract(self._apply, self.batches(held), (name,), variables=settled, sharding=self._sharding)[name]
+
     def names(self) -> tuple[str, ...]:
         """The features that the evaluators of the configuration ask for."""
         e = self.settings

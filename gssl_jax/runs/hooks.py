@@ -12,6 +12,7 @@ import jax
 from gssl_jax.runs.console import Progress
 from gssl_jax.runs.continuation import Watch
 from gssl_jax.runs.evaluation import Judge, floats, log_row
+from gssl_jax.runs.health import pairs
 from gssl_jax.runs.images import Images
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.watch import CollapseAlarm, HealthProbe
@@ -92,12 +93,15 @@ def make_hooks(
         recorder.emit(step, row)
         alarm.on_health(step, row)
 
-    seen = floats(judge.some("train", config.run.health_samples)["image"])
-    sample = jax.device_put(seen, replicated(parts.mesh))
+    seen = judge.some("train", config.run.health_samples)["image"]
+    seen = seen[: len(seen) // 2 * 2] if len(seen) > 3 else seen
+    views = pairs(judge, config.data, seen) if len(seen) > 3 else None
+    sample, views = jax.device_put((floats(seen), None if views is None else floats(views)), replicated(parts.mesh))
     probe = HealthProbe(
         parts.method,
         lambda variables, images: judge.encode(variables, images)["feat"],
         sample,
+        views,
         config.evals.which,
         Every(config.run.health_every, done),
         measured,

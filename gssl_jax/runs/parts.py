@@ -262,7 +262,7 @@ def check_features(config: ConfigDict, backbone: Backbone) -> None:
     """Raises UserError where an evaluator asks for a feature that the backbone does not give."""
     images = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, config.data.channels), np.float32)
     given = jax.eval_shape(lambda k, x: backbone.init_with_output(k, x)[0], jax.random.key(0), images)
-    for name in ("knn", "linear", "lowshot"):
+    for name in ("knn", "linear", "lowshot", "health"):
         vectors = sorted(feature for feature, value in given.items() if value.ndim == 2)
         if config.evals[name].feature not in vectors:
             raise unknown(f"evals.{name}.feature", config.evals[name].feature, vectors)

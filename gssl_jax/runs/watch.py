@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from gssl_jax.evals.collapse import THINGS, WINDOW, assignment_signs, features_collapsed, in_words, remedy
-from gssl_jax.evals.health import feature_std, rank_me
+from gssl_jax.evals.health import alignment, feature_std, rank_me, uniformity
 from gssl_jax.methods.base import Method
 from gssl_jax.training.loop import Every, Row
 from gssl_jax.training.state import TrainState
@@ -19,10 +20,12 @@ Emit = Callable[[int, dict[str, Any]], None]
 
 
 class HealthProbe:
-    """Whenever `every` says so: spread and effective rank of the features of a fixed sample of images, for the log.
+    """Whenever `every` says so: spread, effective rank, alignment and uniformity of a fixed sample of images, for the
+    log.
 
     `encode(variables, images) -> features [n, D]` is jitted; the spread is told relative to `start`, that of the
-    untrained backbone.
+    untrained backbone. `pairs` are the first views of half of the images and then their second views, in the form of
+    `images`, so that one program serves both; None leaves alignment out.
     """
 
     def __init__(
@@ -30,36 +33,48 @@ class HealthProbe:
         method: Method,
         encode: Callable[[Any, Any], Array],
         images: Array | np.ndarray,
+        pairs: Array | np.ndarray | None,
         which: str,
         every: Every,
         emit: Emit,
     ) -> None:
-        self._method, self._encode, self._images, self._which = method, encode, images, which
-        self._every, self._emit = every, emit
-        self._measure = jax.jit(lambda f: (feature_std(f), rank_me(f)))
+        self._method, self._encode, self._images, self._pairs = method, encode, images, pairs
+        self._which, self._every, self._emit = which, every, emit
+        self._measure = jax.jit(_measured)
         self._start = float("nan")
-        self._waiting: tuple[int, tuple[Array, Array]] | None = None
+        self._waiting: tuple[int, dict[str, Array]] | None = None
 
     def begin(self, untrained: Any) -> None:
         """Measures where the spread starts."""
-        self._start = float(self._measure(self._encode(untrained, self._images))[0])
+        self._start = float(self._look(untrained)["health/feature_std"])
 
     def on_boundary(self, step: int, state: TrainState) -> None:
         """Sends off a measurement when it is time, and reads the one before, by now behind a step in the queue."""
         self.finish()
         if self._every.due(step):
-            variables = self._method.backbone(state.params, state.method_state, self._which)
-            self._waiting = step, self._measure(self._encode(variables, self._images))
+            self._waiting = step, self._look(self._method.backbone(state.params, state.method_state, self._which))
 
     def finish(self) -> None:
         """Reads and emits the measurement that was sent off, if there is one."""
         if self._waiting is None:
             return
-        step, (std, rank) = self._waiting
+        step, found = self._waiting
         self._waiting = None
-        left = float(std) / self._start if self._start else float("nan")
-        row = {"health/feature_std": float(std), "health/feature_std_of_start": left, "health/rankme": float(rank)}
-        self._emit(step, row)
+        row = {name: float(value) for name, value in found.items()}
+        std = row["health/feature_std"]
+        self._emit(step, row | {"health/feature_std_of_start": std / self._start if self._start else float("nan")})
+
+    def _look(self, variables: Any) -> dict[str, Array]:
+        views = None if self._pairs is None else self._encode(variables, self._pairs)
+        return self._measure(self._encode(variables, self._images), views)
+
+
+def _measured(features: Array, pairs: Array | None) -> dict[str, Array]:
+    """The row of the log for features [n, D] of the images and, where there are any, of the first and second views."""
+    found = {"feature_std": feature_std(features), "rankme": rank_me(features), "uniformity": uniformity(features)}
+    if pairs is not None:
+        found["alignment"] = alignment(jnp.stack(jnp.split(pairs, 2), axis=1))
+    return {f"health/{name}": value for name, value in found.items()}
 
 
 class CollapseAlarm:

@@ -171,3 +171,33 @@ def test_the_trend_of_an_area_is_no_accuracy(found, rows_of):
     assert one["Still learning at the end"].text.startswith("k-NN mean AUROC gained 30.0 points")
     wide = {"eval": {"knn/auroc": {"low": 0.36, "high": 1.0}}}  # half the width is .32, the gain .3
     assert "Training has settled" in found(rows_of() + evaluated, wide)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "title", "knob"),
+    [((0.3, 1.2, -2.0), "Views of an image lie together, images apart", ""),
+     ((1.15, 1.2, -2.0), "Views of an image lie no closer than other images", "--config.optim.duration=800"),
+     ((1.13, 1.2, -2.0), "Views of an image lie together, images apart", ""),
+     ((0.01, 0.02, -0.09), "Images look much alike", "--config.optim.learning_rate=0.0015"),
+     ((0.03, 0.06, -0.11), "Views of an image lie together, images apart", "")],
+)  # fmt: skip
+def test_alignment_is_held_against_the_distance_of_images(found, numbers, title, knob):
+    trained, untrained = (dict(zip(("alignment", "distance", "uniformity"), row, strict=True), rankme=9.0)
+                          for row in (numbers, (1.0, 1.5, -2.25)))  # fmt: skip
+    one = found(results={"health": {"trained": trained, "untrained": untrained}})[title]
+    assert one.knob == knob and "Untrained: 1.00, 1.50 and \u22122.25." in one.text
+    assert f"{numbers[0]:.2f} apart, two images {numbers[1]:.2f}" in one.text
+
+
+def test_images_that_look_alike_to_a_clustering_method_point_to_its_control(found):
+    found.config["method"]["collapse"]["cls"] = "centring"
+    alike = {"alignment": 0.0, "distance": 0.01, "uniformity": -0.01, "rankme": 3.0}
+    one = found(results={"health": {"trained": alike}})["Images look much alike"]
+    assert (one.level, one.knob) == ("hint", "--config.method.collapse.cls=sinkhorn") and "Untrained" not in one.text
+
+
+def test_features_that_are_not_finite_are_told_in_words(found):
+    nothing = dict.fromkeys(("alignment", "distance", "uniformity", "rankme", "lidar"))
+    one = found(results={"health": {"trained": nothing, "untrained": nothing}})
+    assert one["The features of the trained backbone are no numbers"].level == "alarm"
+    assert list(found(results={"health": {}})) == list(found(results={}))

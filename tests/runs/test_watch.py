@@ -1,10 +1,14 @@
-"""The alarm by hand-made rows: it waits twenty steps, speaks once, and names the knob."""
+"""The alarm by hand-made rows: it waits twenty steps, speaks once, and names the knob; the probe by hand-made images."""
 
 import math
 
+import jax.numpy as jnp
 import pytest
 
-from gssl_jax.runs.watch import CollapseAlarm
+from gssl_jax.methods.base import Method
+from gssl_jax.runs.watch import CollapseAlarm, HealthProbe
+from gssl_jax.training.loop import Every
+from gssl_jax.training.state import TrainState
 
 HEALTHY = {"health/mean_target_entropy_cls": 0.98, "health/target_entropy_cls": 0.6,
            "health/mean_target_entropy_patch": 0.97, "health/target_entropy_patch": 0.3}  # fmt: skip
@@ -62,3 +66,39 @@ def test_collapsed_features(left, rank, fires):
     watch.on_health(40, {"health/feature_std_of_start": left, "health/rankme": rank})
     watch.on_health(60, {"health/feature_std_of_start": left, "health/rankme": rank})
     assert len(said) == fires
+
+
+def test_the_probe_measures_spread_rank_uniformity_and_alignment_without_compiling_again():
+    """Images on the axes, e1 and e2: uniformity -2 x 2, rank 2; their spread is half of that at the start, where one
+    counts twice as far. Two views at a right angle and two that agree: alignment (2 + 0) / 2."""
+    images = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+    pairs = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
+    rows = []
+    method = Method((), None, None, None, None, lambda params, state, which: params[which], None, None)
+    probe = HealthProbe(
+        method, lambda w, x: x * w, images, pairs, "teacher", Every(10, 0), lambda step, row: rows.append((step, row))
+    )
+    probe.begin(1.0)
+    for step in (10, 20):
+        state = TrainState(jnp.int32(step), {"teacher": 4.0}, {}, {}, None, jnp.int32(0), jnp.int32(0))
+        probe.on_boundary(step, state)
+    probe.finish()
+    assert [step for step, _ in rows] == [10, 20]
+    row = rows[0][1]
+    assert row["health/uniformity"] == pytest.approx(-4.0, rel=1e-5)
+    assert row["health/alignment"] == pytest.approx(1.0, rel=1e-5)
+    assert row["health/rankme"] == pytest.approx(2.0, rel=1e-5)
+    assert row["health/feature_std"] == pytest.approx(0.5) and row["health/feature_std_of_start"] == pytest.approx(1.0)
+    assert probe._measure._cache_size() == 1
+
+
+def test_the_probe_of_a_few_images_leaves_alignment_out():
+    rows = []
+    method = Method((), None, None, None, None, lambda params, state, which: params, None, None)
+    probe = HealthProbe(
+        method, lambda w, x: x * w, jnp.eye(3), None, "teacher", Every(1, 0), lambda s, r: rows.append(r)
+    )
+    probe.begin(1.0)
+    probe.on_boundary(1, TrainState(jnp.int32(1), 1.0, {}, {}, None, jnp.int32(0), jnp.int32(0)))
+    probe.finish()
+    assert "health/alignment" not in rows[0] and rows[0]["health/uniformity"] == pytest.approx(-4.0, rel=1e-5)
