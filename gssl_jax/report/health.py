@@ -179,8 +179,8 @@ def _geometry(run: RunFiles) -> list[Finding]:
     numbers = f"Two views of an image lie {together:.2f} apart, two images {apart:.2f} (squared distance, 4 at most)"
     if even > ALIKE:
         text = (
-            f"Uniformity is {_signed(even)}, where 0 means that all images are one point and \u22124 that they are spread evenly. "
-            f"{numbers}; that views lie together says nothing then.{beside}"
+            f"Uniformity is {_signed(even)}, where 0 means that all images are one point and \u22124 that they are "
+            f"spread evenly. {numbers}; that views lie together says nothing then.{beside}"
         )
         control = at(run.config, "method.collapse.cls")
         knob = remedy("features", "", run.config)
@@ -190,8 +190,8 @@ def _geometry(run: RunFiles) -> list[Finding]:
     text = f"{numbers}; uniformity {_signed(even)}.{beside}"
     if together > SCATTERED * apart:
         text += (
-            " So a crop, a flip or a change of colour moves an image as far as another image is. That is no fault where "
-            "the task hangs on just these; else longer training helps, or views as different as these."
+            " So a crop, a flip or a change of colour moves an image as far as another image is. That is no fault "
+            "where the task hangs on just these; else longer training helps, or views as different as these."
         )
         title = "Views of an image lie no closer than other images"
         return [Finding("hint", title, text, scaled(run.config, "optim.duration", 2.0))]

@@ -1,4 +1,4 @@
-"""Label-free scores of a backbone at the end of a run, by one augmentation for all methods: `health` of results.json."""
+"""Label-free scores at the end of a run, by one augmentation for all methods: `health` of results.json."""
 
 from __future__ import annotations
 

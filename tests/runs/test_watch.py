@@ -1,4 +1,4 @@
-"""The alarm by hand-made rows: it waits twenty steps, speaks once, and names the knob; the probe by hand-made images."""
+"""The alarm by hand-made rows: it waits twenty steps, speaks once, and names the knob; the probe likewise."""
 
 import math
 
