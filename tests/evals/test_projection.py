@@ -1,10 +1,11 @@
-"""t-SNE: bounded, repeatable, and clusters stay clusters."""
+"""t-SNE: bounded, repeatable, and clusters stay clusters; colours of patches against scikit-learn's components."""
 
 from __future__ import annotations
 
 import numpy as np
+from sklearn.decomposition import PCA
 
-from gssl_jax.evals.projection import t_sne
+from gssl_jax.evals.projection import pca_colours, t_sne
 
 
 def clusters():
@@ -40,3 +41,30 @@ def test_broken_and_collapsed_features():
     for useless in (np.ones((90, 20), np.float32), np.full((90, 20), np.nan, np.float32), features[:4]):
         rows, places = t_sne(useless, points=50, seed=0)
         assert rows.shape == (0,) and places.shape == (0, 2)
+
+
+def test_colours_are_the_first_three_principal_components():
+    """Without clipping each colour is a component of scikit-learn, up to its sign, from its least to its largest."""
+    grid = np.random.default_rng(0).normal(size=(3, 4, 5, 7)).astype(np.float32) * np.arange(7, 0, -1)
+    colours = pca_colours(grid, clipped=0.0)
+    places = PCA(3, svd_solver="full").fit_transform(grid.reshape(-1, 7).astype(np.float64))
+    for channel, place in zip(colours.reshape(-1, 3).T, places.T, strict=True):
+        stretched = (place - place.min()) / np.ptp(place)
+        turned = np.corrcoef(channel, stretched)[0, 1] < 0
+        np.testing.assert_allclose(channel, 1 - stretched if turned else stretched, atol=1e-5)
+    assert colours.shape == (3, 4, 5, 3) and colours.dtype == np.float32
+
+
+def test_colours_have_one_sign_and_few_outliers_do_not_rule():
+    """Mostly along (1, -2): its largest loading, the second, counts as positive, so more of the second is brighter."""
+    line = np.linspace(0.0, 1.0, 200)
+    line[-1] = 50.0
+    grid = (line[:, None] * [1.0, -2.0]).reshape(2, 10, 10, 2)
+    colours = pca_colours(grid)[..., 0].ravel()
+    assert colours[0] == 1.0 and colours[-1] == 0.0  # far out in the first feature
+    assert 0.45 < colours[100] < 0.55  # in the middle, whatever lies outside
+    assert (pca_colours(grid)[..., 1:] == 0.5).all()  # no second direction, and no third
+
+
+def test_colours_of_patches_that_are_all_alike_are_grey():
+    assert (pca_colours(np.full((2, 2, 2, 5), 3.0)) == 0.5).all()

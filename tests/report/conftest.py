@@ -180,6 +180,7 @@ def make_pictures():
         pictures = {
             "reconstruction": {kind: images(number) for kind in ("input", "corrupted", "reconstructed")},
             "clusters": {"images": images(number), "maps": rng.integers(0, 8, (number, 4, 4))},
+            "pca": {"images": images(number), "maps": rng.random((number, 4, 4, 3))},
             "attention": {"images": images(number), "maps": rng.random((number, heads, 4, 4))},
             "neighbours": {"queries": images(number), "neighbours": images(number, neighbours), "query_labels": labels,
                            "neighbour_labels": np.repeat(labels[:, None], neighbours, axis=1)},

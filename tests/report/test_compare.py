@@ -392,3 +392,39 @@ def test_refused_in_one_line(make_run, tmp_path, capsys, monkeypatch, arguments,
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and words in said, said
     assert not (tmp_path / "compare").exists()
+
+
+def test_attention_and_colours_of_all_runs_stand_side_by_side(make_run, compared, make_pictures):
+    given = make_pictures(3)
+    both = {name: given[name] for name in ("attention", "pca", "tsne")}
+    page, _ = compared(make_run("a", given=both), make_run("b", given=both))
+    assert page.ids("figure") == ["figure-attention", "figure-pca", "figure-classes", "figure-tsne"]
+    assert "The same test images for all runs." in page.said and "has no attention maps" not in page.said
+    without = {name: given[name] for name in ("pca", "tsne")}
+    moved = {**both, "pca": {**given["pca"], "images": 1.0 - given["pca"]["images"]}}
+    page, _ = compared(make_run("c", given=both), make_run("d", given=without), make_run("e", given=moved))
+    assert "d has no attention maps: its backbone has no attention." in page.said
+    assert "e kept other test images than c, so no maps are laid side by side." in page.said
+    assert page.ids("figure") == ["figure-attention", "figure-classes", "figure-tsne"]
+
+
+def test_looks_of_each_run_have_a_column(tmp_path, make_pictures):
+    """The second run's first head and mean are dark but for one patch; the first run's colours stay its own."""
+    given = make_pictures(3)
+    maps = np.zeros((4, 2, 4, 4))
+    maps[:, :, 0, 1] = 1.0
+    found = {"a": given["attention"], "b": {**given["attention"], "maps": maps}}
+    with Image.open(comparison_figures.draw_looks(found, "attention", tmp_path)) as image:
+        drawn = np.asarray(image)
+    side = cell_side(16)
+    top, left = GAP // 2 + round(LINE * side), 2 * (side + GAP)
+    patches = drawn[top : top + side, left : left + side, :3].reshape(4, side // 4, 4, side // 4, 3).mean((1, 3, 4))
+    assert patches.argmax() == 1 and (np.sort(patches.ravel())[:-1] < 0.1 * patches.max()).all()
+    colours = np.zeros((4, 4, 4, 3))
+    colours[..., 1] = 1.0
+    found = {"a": given["pca"], "b": {**given["pca"], "maps": colours}}
+    with Image.open(comparison_figures.draw_looks(found, "pca", tmp_path)) as image:
+        drawn = np.asarray(image)
+    assert (drawn[top : top + side, left : left + side, :3] == [0, 255, 0]).all()
+    with pytest.raises(ValueError, match="attention maps need the form"):
+        comparison_figures.draw_looks({"a": {**given["attention"], "maps": np.zeros((4, 4))}}, "attention", tmp_path)

@@ -36,7 +36,7 @@ def test_the_page_has_every_section_the_verdict_first(report):
     assert "At 5 images per class this backbone is 24.0 points above the untrained one." in page.said
     assert page.text.count('class="chance" style="left:33.33%"') == 3
     assert "Dotted: guessing among 3 classes, 33.3 %." in page.said
-    assert len(page.ids("figure")) == 11  # low-shot, five curves (no evaluation over steps), five sheets
+    assert len(page.ids("figure")) == 12  # low-shot, five curves (no evaluation over steps), six sheets
 
 
 def test_pictures_are_inside_and_nothing_comes_from_outside(report):
@@ -108,7 +108,7 @@ def test_pictures_of_the_wrong_form_cost_a_sentence_and_not_the_report(report, m
 @pytest.mark.parametrize(("channels", "words"), [(3, None), (5, "Of 5 channels the first three are shown")])
 def test_the_caption_says_what_is_shown_of_many_channels(report, make_pictures, channels, words):
     page = report(pictures=make_pictures(channels))
-    assert len(page.ids("figure")) == 11
+    assert len(page.ids("figure")) == 12
     assert (words in page.said) if words else ("channels the first" not in page.said)
 
 
@@ -179,3 +179,12 @@ def test_a_labelled_page_without_pictures_or_classes_says_so(labelled_report, la
     page = labelled_report(results=results, pictures={})
     assert "results.json does not hold the accuracy of each class." in page.said
     assert "No evidence maps" in page.said and "No attention maps" not in page.said
+
+
+def test_label_free_scores_stand_below_the_findings_where_the_run_has_them(report, make_results):
+    scores = {"rankme": 30.5, "alignment": 0.25, "distance": 1.5, "uniformity": -2.0, "lidar": None}
+    health = {"trained": scores, "untrained": scores, "protocol": {"images": 100, "views": 4}}
+    page = report(results=make_results({"knn/top1": 0.6}) | {"health": health})
+    assert "effective rank (RankMe)" in page.said.split("Health")[-1] and "4 augmented views of each" in page.said
+    assert "Views of an image lie together, images apart" in page.said
+    assert "augmented views" not in report().said  # as of an older run

@@ -21,6 +21,7 @@ def test_every_sheet_is_a_plausible_png(tmp_path, make_pictures, channels):
     drawn = [
         pictures.draw_reconstruction(given["reconstruction"], tmp_path),
         pictures.draw_clusters(given["clusters"], tmp_path),
+        pictures.draw_pca(given["pca"], tmp_path),
         pictures.draw_attention(given["attention"], tmp_path),
         pictures.draw_gradcam(given["gradcam"], ("<b>", "$^$", "\u732b"), tmp_path),
         pictures.draw_neighbours(given["neighbours"], ("<b>", "$^$", "\u732b"), tmp_path),
@@ -98,6 +99,8 @@ def test_wrong_forms_are_refused_by_name(tmp_path, make_pictures):
     given = make_pictures()
     with pytest.raises(ValueError, match="cluster maps need the form"):
         pictures.draw_clusters(given["clusters"] | {"maps": np.zeros((4, 4))}, tmp_path)
+    with pytest.raises(ValueError, match=r"colours of patches need the form \[4, h, w, 3\], got \(4, 4, 4, 2\)"):
+        pictures.draw_pca(given["pca"] | {"maps": np.zeros((4, 4, 4, 2))}, tmp_path)
     with pytest.raises(ValueError, match="attention maps need the form"):
         pictures.draw_attention(given["attention"] | {"maps": np.zeros((2, 4, 4))}, tmp_path)
     with pytest.raises(ValueError, match=r"roll-out needs the form \[4, 4, 4\], got \(4, 5, 5\)"):
@@ -138,3 +141,16 @@ def test_a_sheet_of_pairs_shows_the_first_the_last_and_some_between_and_counts_t
 
 def test_a_sheet_of_pairs_has_full_rows():
     assert [pictures.paired(number) for number in (1, 2, 3, 4, 7, 20)] == [1, 2, 3, 3, 6, 6]
+
+
+def test_colours_of_patches_stand_beside_their_image(tmp_path):
+    """One image of 2 x 2 patches, the last one red."""
+    maps = np.zeros((1, 2, 2, 3))
+    maps[0, 1, 1] = [1.0, 0.0, 0.0]
+    given = {"images": np.full((1, 16, 16, 3), 0.5), "maps": maps}
+    image = opened(pictures.draw_pca(given, tmp_path))
+    side = cell_side(16)
+    left, top = side + GAP, GAP // 2 + round(LINE * side)
+    np.testing.assert_array_equal(image[top + side * 3 // 4, left + side * 3 // 4, :3], [255, 0, 0])
+    np.testing.assert_array_equal(image[top + side // 4, left + side * 3 // 4, :3], [0, 0, 0])
+    assert "principal components" in caption("pca", given, ())
