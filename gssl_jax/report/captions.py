@@ -112,6 +112,7 @@ VIT_EVIDENCE = (
 PICTURES = {
     "reconstruction": "Reconstruction",
     "clusters": "Patch clusters",
+    "pca": "Patches in colour",
     "attention": "Attention",
     "gradcam": "Where the classifier looks",
     "neighbours": "Nearest neighbours",
@@ -156,6 +157,7 @@ ALT = {
     "schedule": "Learning rate, teacher momentum, gradient norm and speed over training steps",
     "reconstruction": "Input images, what the student saw, and what it rebuilt",
     "clusters": "Images beside their patches coloured by cluster",
+    "pca": "Images beside their patches in the colours of their features",
     "attention": "Images beside attention maps of the class token",
     "neighbours": "Test images with their nearest training images",
     "tsne": "Test images as points in two dimensions, coloured by class",
@@ -166,6 +168,7 @@ MISSING = {
     "health": "No health was logged, so nothing can be said about it.",
     "reconstruction": "No reconstructions: this run has no reconstruction loss, or kept no pictures.",
     "clusters": "No patch clusters: this backbone has no patches, or the run kept no pictures.",
+    "pca": "No colours of patches: this backbone has no patches, or the run kept no pictures.",
     "attention": "No attention maps: this backbone has no attention, or the run kept no pictures.",
     "classes": "results.json does not hold the accuracy of each class.",
     "gradcam": "No evidence maps: the run kept no pictures of them.",
@@ -192,6 +195,7 @@ def caption(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...
     words = {
         "reconstruction": _reconstruction,
         "clusters": _clusters,
+        "pca": _pca,
         "attention": _attention,
         "gradcam": _gradcam,
         "neighbours": _neighbours,
@@ -213,6 +217,14 @@ def _clusters(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str
         f"Each patch has the colour of its cluster, the same in all pictures ({number} clusters"
         + ("; with so many, some colours look alike" if number > len(CLASS_COLOURS) else "")
         + "). Regions that follow the content mean that patches were learned; salt and pepper that they were not."
+    )
+
+
+def _pca(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:
+    return (
+        "Patches of like colour have like features, in all pictures: red, green and blue are the three directions in "
+        "which the features of these patches differ most (principal components). Parts in a colour of their own, the "
+        "same on every picture, are what to hope for; a wash from edge to edge shows places, not content."
     )
 
 

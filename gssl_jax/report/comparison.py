@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report import captions, comparison_figures
+from gssl_jax.report import comparison_figures
 from gssl_jax.report.chains import chain_of, chain_words
 from gssl_jax.report.compared import (
     Compared,
@@ -18,16 +15,15 @@ from gssl_jax.report.compared import (
     last_measures,
     measures,
     same_groups,
-    same_images,
     settings,
 )
-from gssl_jax.report.comparison_figures import short_names
+from gssl_jax.report.comparison_pictures import FEWER, evidence, looks, maps, sentences
 from gssl_jax.report.comparison_verdict import comparison_verdict
 from gssl_jax.report.measures import AREA_SUFFIX, is_auroc
 from gssl_jax.report.page import attempt, embedded, opening, paragraph, write_page
 from gssl_jax.report.tables import table, text
 from gssl_jax.report.verdict import Verdict
-from gssl_jax.report.words import Score, class_scores, compare, interval_words, labelled, listing, per_cent, signed
+from gssl_jax.report.words import Score, class_scores, compare, interval_words, listing, per_cent, signed
 
 HEADINGS = {
     "verdict": "Verdict",
@@ -35,6 +31,8 @@ HEADINGS = {
     "chains": "What each was trained on",
     "settings": "What differs",
     "gradcam": "Where the classifiers look",
+    "attention": "Where the networks look",
+    "pca": "What patches are to each",
     "classes": "Accuracy by class",
     "tsne": "Maps of the test images",
 }
@@ -59,38 +57,13 @@ ONLY_CHAINS = "Of what may change results, nothing but the chain of stages diffe
 MANY_SETTINGS = 14
 """Rows of settings from which on their table is closed until asked for."""
 
-EVIDENCE = (
-    "Grad-CAM: left a test image with its class; then, for every run, what speaks for the class that it predicted "
-    "(named below), laid over the image, from dark (nothing) to bright yellow (most), each map on its own scale."
-)
-FRAMES = " A solid blue frame is a right prediction, a dashed orange one with a cross a wrong one."
-MAPS = (
-    "t-SNE of test features, one panel for each run: clumps of one colour and shape are classes that few labels can "
-    "separate. Panels have no common scale or direction, and distances between clumps mean little."
-)
 CLASSES = (
     "Accuracy of each class, a colour and a shape for each run; a long line is a class on which the runs disagree.",
     " The class with the most training images of the first run stands at the left; dotted lines part the groups.",
     " The classes have about as many training images as each other and are ordered by their mean accuracy.",
 )
-ALT = {
-    "gradcam": "Test images, each beside the evidence that every run has for its prediction",
-    "tsne": "Test images as points in two dimensions, coloured by class, a panel for each run",
-    "classes": "Accuracy of each class for every run",
-}
-WITHOUT = {
-    "gradcam": "{} has no evidence maps: its method has no classifier of its own.",
-    "tsne": "{} has no map of its test images.",
-    "classes": "{} has no accuracy by class.",
-}
-FEWER = "Fewer than two runs have what belongs here, so there is nothing to lay side by side."
-
-
-class Side(NamedTuple):
-    """The runs that have something, and a sentence for each that does not."""
-
-    runs: list[Compared]
-    said: list[str]
+CLASSES_ALT = "Accuracy of each class for every run"
+NO_CLASSES = "{} has no accuracy by class."
 
 
 def write_comparison(runs: Sequence[Compared], folder: Path) -> tuple[Path, Verdict]:
@@ -110,9 +83,11 @@ def write_comparison(runs: Sequence[Compared], folder: Path) -> tuple[Path, Verd
         "table": _table(runs, found),
         "chains": (chains := _chains(runs)),
         "settings": _settings(runs, bool(chains)),
-        "gradcam": _evidence(runs, figures),
+        "gradcam": evidence(runs, figures),
+        "attention": looks(runs, "attention", figures),
+        "pca": looks(runs, "pca", figures),
         "classes": _classes(runs, figures),
-        "tsne": _maps(runs, figures),
+        "tsne": maps(runs, figures),
     }
     sections = {name: inside for name, inside in sections.items() if inside}
     counts = {at(run.files.results, "run.data.eval_test.classes") for run in runs}
@@ -192,100 +167,20 @@ def _values(runs: Sequence[Compared], what: str, rows: Sequence[tuple[str, tuple
     return f'<div class="wide">{table("", (what, *(run.name for run in runs)), lines)}</div>'
 
 
-def _side(runs: Sequence[Compared], kind: str) -> Side:
-    """The runs that kept pictures of this kind, under the class names of the first that did."""
-    having = [run for run in runs if run.pictures(kind)]
-    said = [run.problem or WITHOUT[kind].format(run.name) for run in runs if run not in having]
-    other = [run.name for run in having if run.kept and having[0].kept and run.kept.classes != having[0].kept.classes]
-    if other:
-        said.append(
-            f"{listing(other)} knows other classes than {having[0].name}, so pictures cannot stand side by side."
-        )
-        return Side([], said)
-    return Side(having, said if len(having) > 1 else [*said, FEWER])
-
-
-def _evidence(runs: Sequence[Compared], folder: Path) -> str:
-    """The overlays of all runs on the same test images; nothing where no method has a classifier of its own."""
-    having, said = _side(runs, "gradcam")
-    if not having and not any(labelled(run.files.results) for run in runs):
-        return ""
-    other = [run.name for run in having[1:] if not _same(having[0], run, "gradcam", ("images", "labels"))]
-    if other:
-        said.append(
-            f"{listing(other)} kept other test images than {having[0].name}, so no overlays are laid side by side."
-        )
-    if other or len(having) < 2:
-        return _sentences(said)
-    found = {run.name: run.pictures("gradcam") or {} for run in having}
-    classes = _class_names(having[0])
-    path = attempt(lambda: comparison_figures.draw_evidence(found, classes, folder), "The overlays are missing.")
-    if isinstance(path, str):
-        return _sentences([path, *said])
-    labels = np.asarray(found[having[0].name]["labels"])
-    right = [f"{name} {int((np.asarray(one['predicted']) == labels).sum())}" for name, one in found.items()]
-    known = bool((labels >= 0).all())
-    caption = f"Right here, of {len(labels)}: {listing(right)}." if known else "These images have no labels."
-    caption += _columns(list(found))
-    if any(at(run.files.config, "backbone.kind") == "vit" for run in having):
-        caption += f" {captions.VIT_EVIDENCE}"
-    sheet = embedded(path, "gradcam", caption, ALT["gradcam"])
-    how = paragraph(EVIDENCE + (FRAMES if known else ""), "soft")
-    return f'{how}<div class="sheets" style="--columns:{1 + len(found)}">{sheet}</div>{_sentences(said)}'
-
-
-def _maps(runs: Sequence[Compared], folder: Path) -> str:
-    """A t-SNE panel for each run."""
-    having, said = _side(runs, "tsne")
-    if len(having) < 2:
-        return _sentences(said)
-    found = {run.name: run.pictures("tsne") or {} for run in having}
-    classes = _class_names(having[0])
-    path = attempt(lambda: comparison_figures.draw_maps(found, classes, folder), "The maps are missing.")
-    if isinstance(path, str):
-        return _sentences([path, *said])
-    same = same_images(having, "eval_test") is not False and all(
-        _same(having[0], run, "tsne", ("labels",)) for run in having
-    )
-    number = len(found[having[0].name]["points"])
-    caption = f"The same {number:,} test images in all panels." if same else "The panels do not hold the same images."
-    chart = embedded(path, "tsne", caption, ALT["tsne"], kind="chart")
-    return f'{paragraph(MAPS, "soft")}<div class="sheets">{chart}</div>{_sentences(said)}'
-
-
 def _classes(runs: Sequence[Compared], folder: Path) -> str:
     """Accuracy by class of all runs in one chart; nothing where no run has it."""
     found = {run.name: scores for run in runs if (scores := class_scores(run.files.results))}
     if not found:
         return ""
-    said = [WITHOUT["classes"].format(run.name) for run in runs if run.name not in found]
+    said = [NO_CLASSES.format(run.name) for run in runs if run.name not in found]
     first, *others = found.values()
     if not others or any(one.names != first.names for one in others):
-        return _sentences([*said, "The runs do not share their classes." if others else FEWER])
+        return sentences([*said, "The runs do not share their classes." if others else FEWER])
     path = attempt(lambda: comparison_figures.draw_class_scores(found, folder), "The chart is missing.")
     if isinstance(path, str):
-        return _sentences([path, *said])
+        return sentences([path, *said])
     if any(one.images != first.images for one in others):
         said.append("The runs do not have the same number of training images in each class.")
     caption = CLASSES[0] + (CLASSES[1] if all(one.uneven for one in found.values()) else CLASSES[2])
-    chart = embedded(path, "classes", caption, ALT["classes"], kind="chart")
-    return f'<div class="sheets">{chart}</div>{_sentences(said)}'
-
-
-def _same(one: Compared, other: Compared, kind: str, keys: Sequence[str]) -> bool:
-    """Whether two runs kept equal arrays under these keys."""
-    first, second = one.pictures(kind) or {}, other.pictures(kind) or {}
-    return all(key in first and key in second and np.array_equal(first[key], second[key]) for key in keys)
-
-
-def _class_names(run: Compared) -> tuple[str, ...]:
-    return run.kept.classes if run.kept else ()
-
-
-def _columns(names: list[str]) -> str:
-    """The runs by their full names where the sheet has no room for them."""
-    return "" if short_names(names) == names else f" The runs from left to right: {listing(names)}."
-
-
-def _sentences(said: Sequence[Any]) -> str:
-    return "".join(paragraph(sentence, "soft") for sentence in said)
+    chart = embedded(path, "classes", caption, CLASSES_ALT, kind="chart")
+    return f'<div class="sheets">{chart}</div>{sentences(said)}'

@@ -1,4 +1,4 @@
-"""Figures of several runs side by side: Grad-CAM overlays, t-SNE panels, accuracy by class."""
+"""Figures of several runs side by side: Grad-CAM overlays, attention, patches, t-SNE panels, accuracy by class."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib.ticker import NullLocator
 from gssl_jax.evals.per_class import class_groups
 from gssl_jax.report.charts import class_legend, legend_rows, scatter_classes
 from gssl_jax.report.labelled_charts import MOST_NAMES, PRETEXT_LINES
-from gssl_jax.report.pictures import LONGEST_NAME, laid_over, put_evidence
-from gssl_jax.report.sheet import Sheet, cell_side
+from gssl_jax.report.pictures import LONGEST_NAME, coloured, heat, laid_over, put_evidence
+from gssl_jax.report.sheet import Sheet, cell_side, displayable
 from gssl_jax.report.style import (
     DPI,
     FAINT,
@@ -33,6 +33,7 @@ from gssl_jax.report.words import ClassScores
 
 Named = Mapping[str, Mapping[str, np.ndarray]]
 RUN_LINES = (*PRETEXT_LINES, Line(GREY, (0, (2, 1)), "h"))
+MOST_LOOKS = 6  # images in a sheet of maps
 PANEL = 3.1  # inches of a t-SNE panel
 BESIDE = 0.014  # of the chart's width: how far the runs stand from each other at a class,
 ASIDE = 0.54  # and of the distance between classes: what they all fill at most
@@ -66,6 +67,34 @@ def draw_evidence(found: Named, classes: tuple[str, ...], folder: Path) -> Path:
     for column, words in enumerate(("image", *short_names(list(found)))):
         sheet.heading(column, words)
     return sheet.save(folder / "gradcam.png")
+
+
+def draw_looks(found: Named, kind: str, folder: Path) -> Path:
+    """A row for each test image, and beside it how every run sees it: the mean of its `attention` heads, or its patches
+    in the colours of `pca`.
+
+    `found` holds for each run "images" [n, S, S, C], the same for all, and "maps" as the report of one run has them.
+    """
+    painted = [_painted(arrays, kind) for arrays in found.values()]
+    images = displayable(next(iter(found.values()))["images"])[:MOST_LOOKS]
+    sheet = Sheet(len(images), 1 + len(found), cell_side(images.shape[1]), top=1, least=1)
+    for row, image in enumerate(images):
+        sheet.put(row, 0, image)
+        for k, one in enumerate(painted):
+            sheet.put(row, 1 + k, one[row])
+    for column, words in enumerate(("image", *short_names(list(found)))):
+        sheet.heading(column, words)
+    return sheet.save(folder / f"{kind}.png")
+
+
+def _painted(arrays: Mapping[str, np.ndarray], kind: str) -> Sequence[np.ndarray]:
+    """Maps of one run as pictures [h, w, 3] in [0, 1], one for each image."""
+    if kind == "pca":
+        return list(coloured(arrays)[1])
+    maps = np.asarray(arrays["maps"], np.float64)
+    if maps.ndim != 4 or len(maps) != len(arrays["images"]):
+        raise ValueError(f"attention maps need the form [{len(arrays['images'])}, heads, h, w], got {maps.shape}")
+    return [heat(one) for one in maps.mean(1)]
 
 
 def draw_maps(found: Named, classes: tuple[str, ...], folder: Path) -> Path:

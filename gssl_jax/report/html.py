@@ -32,10 +32,11 @@ def write_report(folder: Path, pictures_by_name: Pictures, classes: Sequence[str
 
     Args:
       folder: run folder with config.json, metrics.jsonl and results.json; what is missing is left out with a sentence.
-      pictures_by_name: arrays for `reconstruction`, `clusters`, `attention`, `gradcam`, `neighbours`, `tsne`, any of
-        them absent:
+      pictures_by_name: arrays for `reconstruction`, `clusters`, `pca`, `attention`, `gradcam`, `neighbours`, `tsne`,
+        any of them absent:
         {"reconstruction": {"input", "corrupted", "reconstructed": float [n, S, S, C] in [0, 1]},
          "clusters": {"images": [n, S, S, C], "maps": int [n, h, w]},
+         "pca": {"images": [n, S, S, C], "maps": float [n, h, w, 3] in [0, 1]},
          "attention": {"images": [n, S, S, C], "maps": float [n, heads, h, w], optionally "rollout": [n, h, w]},
          "gradcam": {"images": [n, S, S, C], "maps": float [n, S, S] in [0, 1], "predicted", "labels": int [n]},
          "neighbours": {"queries": [n, S, S, C], "neighbours": [n, k, S, S, C], "query_labels": int [n],
@@ -162,6 +163,7 @@ def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: 
         "gradcam": lambda p: pictures.draw_gradcam(p, classes, folder),
         "reconstruction": lambda p: pictures.draw_reconstruction(p, folder),
         "clusters": lambda p: pictures.draw_clusters(p, folder),
+        "pca": lambda p: pictures.draw_pca(p, folder),
         "attention": lambda p: pictures.draw_attention(p, folder),
         "neighbours": lambda p: pictures.draw_neighbours(p, classes, folder),
         "tsne": lambda p: charts.draw_tsne(p["points"], p["labels"], classes, folder),

@@ -1,4 +1,5 @@
-"""The picture sheets of the report: reconstructions, patch clusters, attention, Grad-CAM, nearest neighbours."""
+"""The picture sheets of the report: reconstructions, patches by cluster and by colour, attention, Grad-CAM, nearest
+neighbours."""
 
 from __future__ import annotations
 
@@ -74,16 +75,36 @@ def draw_clusters(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
     if maps.ndim != 3 or len(maps) != len(images):
         raise ValueError(f"cluster maps need the form [{len(images)}, h, w], got {maps.shape}")
     colours = cluster_colours(maps)
+    painted = np.asarray([[[colours[int(p)] for p in line] for line in one] for one in maps])
+    return _pairs(images, painted, "clusters", folder / "clusters.png")
+
+
+def draw_pca(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Pictures [n, S, S, C] and beside each its patches in colours [n, h, w, 3] in [0, 1], three pairs a row."""
+    images, painted = coloured(pictures)
+    return _pairs(images[:MOST_PICTURES], painted[:MOST_PICTURES], "features", folder / "pca.png")
+
+
+def coloured(pictures: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The images of `pca` as RGB [n, S, S, 3], and the colours of their patches [n, h, w, 3], all in [0, 1]."""
+    images = displayable(pictures["images"])
+    maps = np.nan_to_num(np.asarray(pictures["maps"], np.float32))
+    if maps.ndim != 4 or maps.shape[-1] != 3 or len(maps) != len(images):
+        raise ValueError(f"colours of patches need the form [{len(images)}, h, w, 3], got {maps.shape}")
+    return images, np.clip(maps, 0.0, 1.0)
+
+
+def _pairs(images: np.ndarray, painted: np.ndarray, words: str, path: Path) -> Path:
+    """Images [n, S, S, 3], each with its painted patches [n, h, w, 3] to its right, three pairs a row."""
     pairs, whole = min(PAIRS, len(images)), paired(len(images))
     sheet = Sheet(-(-whole // pairs), 2 * pairs, cell_side(images.shape[1]), group=2, top=1)
     for place in range(whole):
         row, column = place // pairs, place % pairs * 2
         sheet.put(row, column, images[place])
-        painted = np.asarray([[colours[int(p)] for p in line] for line in maps[place]])
-        sheet.put(row, column + 1, painted)
+        sheet.put(row, column + 1, painted[place])
     for column in range(2 * pairs):
-        sheet.heading(column, ("image", "clusters")[column % 2])
-    return sheet.save(folder / "clusters.png")
+        sheet.heading(column, ("image", words)[column % 2])
+    return sheet.save(path)
 
 
 def draw_attention(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
@@ -102,14 +123,14 @@ def draw_attention(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
     for row, (image, columns) in enumerate(zip(images, shown, strict=True)):
         sheet.put(row, 0, image)
         for column, one in enumerate(columns):
-            sheet.put(row, 1 + column, _heat(one))
+            sheet.put(row, 1 + column, heat(one))
     first = ("roll-out",) if through.shape[1] else ()
     for column, words in enumerate(("image", *first, "mean", *(f"head {h + 1}" for h in range(heads)))):
         sheet.heading(column, words)
     return sheet.save(folder / "attention.png")
 
 
-def _heat(attention: np.ndarray) -> np.ndarray:
+def heat(attention: np.ndarray) -> np.ndarray:
     """A map [h, w] stretched from its least to its largest value, in a perceptually even scale from dark to bright."""
     attention = np.nan_to_num(attention)
     spread = attention.max() - attention.min()

@@ -16,7 +16,7 @@ from gssl_jax.runs.folder import write_atomically
 CLASSES = "classes"
 LEVELS = (
     *("images", "input", "corrupted", "reconstructed", "queries", "neighbours"),
-    "gradcam/maps",
+    *("gradcam/maps", "pca/maps"),
 )
 """Arrays by their last name, or by their whole one, that are looked at only: 256 levels from 0 to 1 are enough."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jax import Array
 
 from gssl_jax.evals.gradcam import attention_rollout, enlarged, grad_cam
 from gssl_jax.evals.preprocess import unit
-from gssl_jax.evals.projection import t_sne
+from gssl_jax.evals.projection import pca_colours, t_sne
 from gssl_jax.methods.base import Method
 from gssl_jax.models.vit import ViT
 from gssl_jax.ops.keys import named
@@ -34,10 +35,10 @@ NEIGHBOURS = 6
 
 
 def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any]:
-    """Everything the report can draw for this run: `reconstruction`, `clusters`, `attention`, `gradcam`, `neighbours`,
-    `tsne`.
+    """Everything the report can draw for this run: `reconstruction`, `clusters`, `pca`, `attention`, `gradcam`,
+    `neighbours`, `tsne`.
 
-    What needs labels or a reconstruction head is left out where there is none.
+    What needs labels, attention, a map of patches or a reconstruction head is left out where there is none.
     """
     state = outcome.selected
     train = judge.some("train", judge.settings.picture_images)
@@ -46,13 +47,12 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
     variables = parts.method.backbone(state.params, state.method_state, judge.settings.which)
     shown = stratified(test["label"], SHOWN)
     pictures: dict[str, Any] = {}
-    if isinstance(parts.backbone, ViT):
-        pictures |= maps(parts, variables, floats(test["image"][shown]))
+    pictures |= maps(parts, variables, floats(test["image"][shown]))
     if parts.method.classify is not None:
         rows = stratified(test["label"], EXPLAINED)
         pictures["gradcam"] = evidence(parts, variables, state, floats(test["image"][rows]), test["label"][rows])
     if parts.method.reconstruct is not None:
-        pictures["reconstruction"] = reconstruction(parts, outcome.images, state)
+        pictures |= reconstruction(parts, outcome.images, state)
     known, asked = (judge.features(variables, images)[judge.settings.knn.feature] for images in (train, test))
     pictures["neighbours"] = neighbours(train, test, known, asked)
     rows, points = t_sne(asked, points=judge.settings.tsne_points, seed=0)
@@ -67,22 +67,31 @@ def leading(labels: np.ndarray) -> np.ndarray:
 
 
 def maps(parts: Parts, variables: Any, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """How a ViT sees the shown images [n, S, S, C], in one call: `attention` of the class token in the last block,
-    [n, heads, h, w], with the `rollout` of all blocks [n, h, w], and `clusters` of the patch tokens, int [n, h, w]."""
-    skipped = 1 + parts.backbone.registers
-    names = tuple(f"attention_{block}" for block in range(parts.backbone.depth))
+    """How a backbone sees the shown images [n, S, S, C], in one call: `clusters` of its patches, int [n, h, w], and
+    their principal components as colours, `pca` [n, h, w, 3]; of a ViT also the `attention` of the class token in the
+    last block, [n, heads, h, w], with the `rollout` of all blocks [n, h, w].
 
-    def look(variables: Any, images: Array) -> tuple[Array, Array, Array]:
+    A map of a single patch, and one with numbers that are not finite, has neither clusters nor colours."""
+    transformer = isinstance(parts.backbone, ViT)
+    names = tuple(f"attention_{block}" for block in range(parts.backbone.depth)) if transformer else ()
+
+    def look(variables: Any, images: Array) -> tuple[Array, tuple[Array, ...]]:
         out = parts.backbone.apply(variables, images, capture=names)
-        grid, blocks = out["map"], jnp.stack([out[name] for name in names])
+        grid = out["map"]
+        if not names:
+            return grid, ()
+        blocks, skipped = jnp.stack([out[name] for name in names]), 1 + parts.backbone.registers
         last = blocks[-1, :, :, 0, skipped:].reshape(*blocks.shape[1:3], *grid.shape[1:3])
-        return last, attention_rollout(blocks, grid.shape[1:3], skip=skipped), grid
+        return grid, (last, attention_rollout(blocks, grid.shape[1:3], skip=skipped))
 
-    looks, rollout, grid = (np.asarray(found) for found in jax.jit(look)(variables, images))
-    return {
-        "attention": {"images": images, "maps": looks, "rollout": rollout},
-        "clusters": {"images": images, "maps": clusters(grid)},
-    }
+    seen, looks = jax.jit(look)(variables, images)
+    grid, found = np.asarray(seen), {}
+    if grid.shape[1] * grid.shape[2] > 1 and np.isfinite(grid).all():
+        found["clusters"] = {"images": images, "maps": clusters(grid)}
+        found["pca"] = {"images": images, "maps": pca_colours(grid)}
+    if looks:
+        found["attention"] = {"images": images, "maps": np.asarray(looks[0]), "rollout": np.asarray(looks[1])}
+    return found
 
 
 def evidence(
@@ -115,7 +124,8 @@ def clusters(grid: np.ndarray, count: int = 8) -> np.ndarray:
     from sklearn.cluster import KMeans
 
     flat = grid.reshape(-1, grid.shape[-1])
-    found = KMeans(min(count, len(flat)), n_init=2, random_state=0).fit_predict(flat)
+    count = min(count, len(np.unique(flat, axis=0)))  # of a collapsed backbone all may be alike
+    found = KMeans(count, n_init=2, random_state=0).fit_predict(flat)
     return found.reshape(grid.shape[:3])
 
 
@@ -134,21 +144,33 @@ def neighbours(
     }
 
 
-def reconstruction(parts: Parts, images: Images, state: TrainState) -> dict[str, np.ndarray]:
-    """Clean, corrupted and rebuilt views of some training images, [n, S, S, C] in [0, 1]."""
+def reconstruction(parts: Parts, images: Images, state: TrainState) -> dict[str, dict[str, np.ndarray]]:
+    """`reconstruction`: clean, corrupted and rebuilt views of some training images, [n, S, S, C] in [0, 1]; nothing
+    for a method whose views have no `clean` to compare with."""
     with images.batches(0) as batches:
         batch = gather(images.resident, put_batch(next(batches), parts.mesh))
     views, rebuilt = jax.jit(functools.partial(_rebuilt, parts.method))(
         batch, state.params, named(state.key, "pictures")
     )
-    corrupted = np.array(views["student"][:, 0])
-    if parts.config.method.corruption.kind in ("token", "drop"):
-        corrupted[np.asarray(views["mask"][:, 0])] = 0.5
-    return {
-        "input": np.asarray(views["clean"][:, 0]),
-        "corrupted": corrupted,
-        "reconstructed": np.asarray(rebuilt)[:, 0],
-    }
+    if "clean" not in views:
+        return {}
+    clean = np.asarray(views["clean"][:, 0])
+    seen = np.asarray(views["student"][:, 0]) if "student" in views else clean
+    mask = np.asarray(views["mask"][:, 0]) if "mask" in views else None
+    pictures = {"input": clean, "corrupted": spoilt(clean, seen, mask), "reconstructed": np.asarray(rebuilt)[:, 0]}
+    return {"reconstruction": pictures}
+
+
+def spoilt(clean: np.ndarray, student: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """What the student saw, [n, S, S, C]: its view as it is or, where nothing in its pixels shows what is hidden since
+    patches are (`mask` bool [n, S, S] or [n, patches] in rows), the same with grey in their place."""
+    if mask is None or not np.array_equal(clean, student):
+        return student
+    side = student.shape[1]
+    if mask.ndim == 2:
+        cells = math.isqrt(mask.shape[1])
+        mask = mask.reshape(-1, cells, cells).repeat(side // cells, axis=1).repeat(side // cells, axis=2)
+    return np.where(mask[..., None], np.float32(0.5), student)
 
 
 def _rebuilt(method: Method, batch: Any, params: Any, key: Array) -> tuple[dict[str, Array], Array]:
