@@ -89,7 +89,7 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> Found:
     names = [f"{name}.pth", f"{name}.safetensors", TORCH_FILES.get(name, "")]
     for file in filter(None, names):
         if (torch / file).is_file():
-            return _described(name, torch / file, torch)
+            return _described(name, torch / file, None)
     looked = ", ".join(str(torch / file) for file in filter(None, names))
     raise UserError(
         f"{name} is neither a file, a run folder, 'random' nor 'pixels', and its weights are not on this machine: "
@@ -106,9 +106,10 @@ def _snapshots(place: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name != first)
 
 
-def _described(name: str, file: Path, folder: Path) -> Found:
-    """What config.json (timm's or of transformers) and preprocessor_config.json say, else the table of names."""
-    config, images = _json(folder / "config.json"), _json(folder / "preprocessor_config.json")
+def _described(name: str, file: Path, folder: Path | None) -> Found:
+    """What config.json (timm's or of transformers) and preprocessor_config.json of a snapshot say, else the table."""
+    names = ("config.json", "preprocessor_config.json")
+    config, images = (_json(folder / one) if folder else {} for one in names)
     timm = config.get("pretrained_cfg", config)
     mean, std = (tuple(timm.get(n) or images.get(f"image_{n}") or ()) for n in ("mean", "std"))
     if not mean:
