@@ -81,6 +81,25 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
             draws=1,  # of the labelled images
         )
     )  # [HPT], the feature of evals.linear
+    e.segmentation = ConfigDict(
+        dict(
+            feature="map",  # [B, h, w, D]
+            images=2000,  # training images whose patches are held in memory, drawn by the seed
+            patches=20_000,  # at most so many of theirs for k-NN and for each linear fit
+            shots=(1, 5),  # images for each class that show it; () = off
+            draws=5,
+        )
+    )  # where the images have masks: k-NN and linear head at every evaluation, the decoder at the end
+    e.segmentation.knn = ConfigDict(dict(k=20, temperature=0.07, whiten=0.0))
+    e.segmentation.linear = ConfigDict(
+        dict(
+            l2_grid=(1e-4, 1e-3, 1e-2, 1e-1),
+            validation=0.2,  # share of the images that chooses among them
+            shots_l2=1e-2,  # of a few images, which have none to choose by
+            max_iterations=300,
+            tolerance=1e-3,  # largest gradient norm over the classes
+        )
+    )
     e.bootstrap = ConfigDict(dict(resamples=1000))
     e.health = ConfigDict(
         dict(

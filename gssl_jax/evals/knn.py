@@ -35,8 +35,9 @@ def knn_scores(
 
     Args:
         train: float [N, D]; need not be normalised.
-        train_labels: int [N], each in [0, classes), or float [N, classes] of 0, 1 and NaN (unknown): then the vote on
-            a class is that of the neighbours that know it, and the share of its positives where none does.
+        train_labels: int [N], each in [0, classes), or float [N, classes] of 0, 1, shares between them, and NaN
+            (unknown): then the vote on a class is that of the neighbours that know it, and its mean over all training
+            labels where none does.
         test: float [M, D].
     Raises:
         UserError: k is not in [1, N].

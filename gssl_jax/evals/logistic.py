@@ -78,7 +78,10 @@ def fit_many(
     max_iterations: int = 500,
     tolerance: float = 1e-5,
 ) -> Fit:
-    """K regressions over the same features: l2 [K], weights [K, N] -> a `Fit` whose leaves have a leading K."""
+    """K regressions over the same features: l2 [K], weights [K, N] -> a `Fit` whose leaves have a leading K.
+
+    `labels` are int [N], or float [N, C], the share of each class in a sample, of rows that sum to 1.
+    """
     features = features.astype(jnp.float32)
     # Any fixed shift of the features is absorbed by an unpenalised intercept; centred features are better conditioned.
     shift_D = features.mean(0) if intercept else jnp.zeros(features.shape[1])
@@ -101,7 +104,7 @@ def fit_rotated(
     tolerance: Array | float,
 ) -> Fit:
     """`fit_many` on features that went through `rotate` already: the weights [K, R, C] are in that basis."""
-    target = jax.nn.one_hot(labels, classes)[:, None]
+    target = (jax.nn.one_hot(labels, classes) if labels.ndim == 1 else labels)[:, None]
     return _solve(features, target, l2, weights, intercept, max_iterations, tolerance)
 
 

@@ -32,13 +32,19 @@ def whiten(train: Array, test: Array, floor: float) -> tuple[Array, Array]:
     spread are not blown up: the divisor is sigma_i + `floor` max(sigma), `floor` above 0. Cosines of raw features are
     ruled by the few directions of most variance, brightness for one; after it every direction counts alike.
     """
+    mean, axes = whitening(train, floor)
+    with jax.default_matmul_precision("highest"):
+        return (train - mean) @ axes, (test - mean) @ axes
+
+
+def whitening(train: Array, floor: float) -> tuple[Array, Array]:
+    """What `whiten` subtracts, [1, D], and then multiplies by, [D, D]."""
     mean = train.mean(0, keepdims=True)
     centred = train - mean
     with jax.default_matmul_precision("highest"):
         variance, axes = jnp.linalg.eigh(centred.T @ centred / len(train))
-        spread = jnp.sqrt(jnp.maximum(variance, 0.0))
-        axes = axes / (spread + floor * spread[-1] + 1e-12)[None]
-        return centred @ axes, (test - mean) @ axes
+    spread = jnp.sqrt(jnp.maximum(variance, 0.0))
+    return mean, axes / (spread + floor * spread[-1] + 1e-12)[None]
 
 
 def centre_and_normalise(features: Array, mean: Array) -> Array:

@@ -87,7 +87,7 @@ def conclude(
     variables = parts.method.backbone(chosen.params, chosen.method_state, parts.config.evals.which)
     console.print(
         "evaluating the trained backbone, the untrained one and raw pixels ..."
-        if judge.labelled
+        if judge.labelled or judge.segmented
         else "no labels: health and report only",
         highlight=False,
     )

@@ -24,6 +24,7 @@ from gssl_jax.evals.refresh import refreshed
 from gssl_jax.evals.sgd_linear import sgd_linear
 from gssl_jax.models.build import least_side
 from gssl_jax.models.resnet import ResNet
+from gssl_jax.runs import dense
 from gssl_jax.runs.judged import Frozen, Judged
 from gssl_jax.training.mesh import on_data, replicated
 
@@ -37,6 +38,7 @@ class Judge:
         self._parts, self._seed = parts, seed
         self.settings = parts.config.evals
         self.labelled = bool(parts.train.classes)
+        self.segmented = bool(parts.train.parts) and parts.train.parts == parts.test.parts and len(parts.test) > 0
         self._readable: list[Substituted] = []
         self.sets = {"train": self._held(parts.train), "test": self._held(parts.test)}
         if parts.validation is not None:
@@ -68,7 +70,7 @@ class Judge:
         held = self.sets[split]
         rows = spread(np.arange(len(held["image"] if isinstance(held, Mapping) else held)), count)
         if isinstance(held, Mapping):
-            return {name: held[name][rows] for name in ("image", "label")}
+            return {name: values[rows] for name, values in held.items()}
         data = self._parts.config.data
         return evaluation_set(as_readable(Subset(held, rows), data.max_broken), data, self.settings.data.resize)
 
@@ -107,8 +109,9 @@ class Judge:
         return tuple(sorted({e.knn.feature, e.linear.feature, e.lowshot.feature}))
 
     def judge(self, variables: Any) -> Entries:
-        """Every evaluator of frozen features on a backbone; empty where there are no labels."""
-        return self.score(self.frozen(variables)) if self.labelled else {}
+        """Every evaluator of frozen features on a backbone; empty where there are no labels and no masks."""
+        found = self.score(self.frozen(variables)) if self.labelled else {}
+        return found | dense.judge(self, variables)
 
     def frozen(self, variables: Any) -> Frozen:
         """The features of the training and of the test images that `score` judges."""
@@ -215,7 +218,7 @@ class Judge:
         held = self.sets[split]
         if rows is not None:
             whole = isinstance(held, Mapping)
-            held = {name: held[name][rows] for name in ("image", "label")} if whole else Subset(held, rows)
+            held = {name: values[rows] for name, values in held.items()} if whole else Subset(held, rows)
         return lambda: self.batches(held)
 
     def _placed(self, batch_size: int) -> jax.sharding.Sharding:
@@ -249,7 +252,8 @@ class Judge:
 
     def judge_pixels(self) -> Entries:
         """The same evaluators on raw pixels, shrunk to at most `evals.pixel_side`."""
-        return self.score(self.frozen_pixels()) if self.labelled else {}
+        found = self.score(self.frozen_pixels()) if self.labelled else {}
+        return found | dense.judge_pixels(self)
 
     def _pixels(self, split: str) -> dict[str, np.ndarray]:
         side = self.settings.pixel_side
