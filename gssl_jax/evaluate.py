@@ -27,9 +27,10 @@ USAGE = """usage: python -m gssl_jax.evaluate --backbone=[NAME=]WHAT [--backbone
                                          in the caches of this machine (HF_HOME, TORCH_HOME); nothing is fetched
                          random[:SEED]   the network of the first, or of --architecture, untrained
                          pixels          the images themselves
-  --data=KIND[:PATH]   labelled images: photos, digits, folder:DIR, lists:DIR, tfds:NAME, earth:shaded
+  --data=KIND[:PATH]   labelled images: photos, mosaics, digits, folder:DIR, lists:DIR, masks:DIR, tfds:NAME, earth:shaded
   --config=FILE[:preset]   or a recipe, whose last stage says images and protocols; a run alone brings its own
-  --evals=LIST         knn,linear,lowshot (without it); also sgd_linear, finetune
+  --evals=LIST         knn,linear,lowshot (without it); also sgd_linear, finetune, and segmentation (mosaics, masks,
+                       earth:coasts-shaded)
   --evals.KEY=VALUE    changes a protocol, e.g. --evals.lowshot.shots="(1, 2, 5, 10)"
   --train=, --test=    splits (train, test)
   --size=, --resize=   side of the images in pixels, and the shorter side before the centre is cut

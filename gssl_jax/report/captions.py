@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gssl_jax.report.measures import fine_tuned, is_auroc
+from gssl_jax.report.measures import fine_tuned, kind
 from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, evenly
 from gssl_jax.report.style import CLASS_COLOURS, CLASS_MARKERS, drawable
 from gssl_jax.report.words import Row, columns_of
@@ -31,6 +31,12 @@ AREA = (
     "Mean AUROC over the classes on test images, times 100, below it the 95 % interval: 50 is guessing, 100 is without "
     "a fault. This is no accuracy. "
 )
+OVERLAP = (
+    "Mean over the classes of pixels of the intersection over union (IoU) of predicted and true masks of test images, "
+    "times 100, below it the 95 % interval: 100 is without a fault. This is no accuracy: a class of few pixels counts as "
+    "much as any other. "
+)
+STARTS = {"accuracy": ACCURACY, "mean AUROC": AREA, "mean IoU": OVERLAP}
 SMALL = "Only a small classifier is trained on the frozen features"
 TUNED = ", and the whole network where a row says fine-tuned"
 MEANT = {
@@ -182,9 +188,10 @@ MISSING = {
 
 def on_features(rows: Sequence[Row], own: bool) -> str:
     """The caption of a table of scores on features; `own` where a method's own classifier has a table before it."""
-    areas, named = is_auroc(rows[0].key), columns_of(rows)
-    start = AREA if areas else "" if own else ACCURACY
-    words = (SAME_IMAGES if own and not areas else SMALL) + (TUNED if any(fine_tuned(r.key) for r in rows) else "")
+    score, named = kind(rows[0].key), columns_of(rows)
+    accurate = score == "accuracy"
+    start = "" if own and accurate else STARTS[score]
+    words = (SAME_IMAGES if own and accurate else SMALL) + (TUNED if any(fine_tuned(r.key) for r in rows) else "")
     meanings = MEANT if "started" in named else {"untrained": BEFORE}
     meant = [said for name, said in meanings.items() if name in named]
     return f"{start}{'; '.join([words, *meant])}."

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from gssl_jax.evals.collapse import ONE_TAKES_ALL, UNIFORM
 from gssl_jax.report.labelled_charts import DRAWERS, PRETEXT_LINES, draw_validation
 from gssl_jax.report.lines import finish, plot, stack
-from gssl_jax.report.measures import AREA_SUFFIX, is_auroc, label
+from gssl_jax.report.measures import SCORES, kind, label, without_kind
 from gssl_jax.report.progress_charts import draw_contrast, draw_watch
 from gssl_jax.report.reading import Metrics
 from gssl_jax.report.style import (
@@ -147,11 +147,11 @@ def _prototypes(metrics: Metrics, path: Path) -> Path | None:
 def _evaluation(metrics: Metrics, controls: dict[str, float], path: Path) -> Path | None:
     """Scores in the course of training, accuracies and areas apart, with the controls as level lines (k-NN); None for
     one evaluation alone."""
-    keys = [key for key in metrics.keys("eval/") if key.endswith(("/top1", "/auroc"))]
+    keys = [key for key in metrics.keys("eval/") if key.rpartition("/")[2] in SCORES]
     keys = [key for key in keys if len(metrics.series(key).steps) > 1]
     panels = {
-        words: [key for key in keys if is_auroc(key) == areas]
-        for words, areas in (("accuracy on test images, %", False), ("mean AUROC on test images, times 100", True))
+        f"{score} on test images, {'%' if score == 'accuracy' else 'times 100'}": [k for k in keys if kind(k) == score]
+        for score in SCORES.values()
     }
     panels = {words: part for words, part in panels.items() if part}
     if not panels:
@@ -159,7 +159,7 @@ def _evaluation(metrics: Metrics, controls: dict[str, float], path: Path) -> Pat
     figure, axes = chart(len(panels), 3.1 * len(panels))
     for one, (words, part) in zip(axes, panels.items(), strict=True):
         for line, key in zip(PRETEXT_LINES, part, strict=False):
-            name = label(key.removeprefix("eval/")).removesuffix(AREA_SUFFIX)
+            name = without_kind(label(key.removeprefix("eval/")))
             plot(one, metrics, key, line, name, factor=100)
         title(one, words)
     for name, value in controls.items():  # the first panel has the k-NN that they belong to

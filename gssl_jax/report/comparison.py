@@ -19,7 +19,7 @@ from gssl_jax.report.compared import (
 )
 from gssl_jax.report.comparison_pictures import FEWER, evidence, looks, maps, sentences
 from gssl_jax.report.comparison_verdict import comparison_verdict
-from gssl_jax.report.measures import AREA_SUFFIX, is_auroc
+from gssl_jax.report.measures import kind, without_kind
 from gssl_jax.report.page import attempt, embedded, opening, paragraph, write_page
 from gssl_jax.report.tables import table, text
 from gssl_jax.report.verdict import Verdict
@@ -49,6 +49,12 @@ AREAS = (
     "Mean AUROC over the classes on test images, times 100 (50 is guessing, and none of this is an accuracy), below it "
     "the 95 % interval, then the points above or below the first run, bold where the two intervals do not overlap."
 )
+OVERLAPS = (
+    "Mean over the classes of pixels of the intersection over union of masks of test images, times 100 (none of this "
+    "is an accuracy), below it the 95 % interval, then the points above or below the first run, bold where the two "
+    "intervals do not overlap."
+)
+FEATURES = {"accuracy": FROZEN, "mean AUROC": AREAS, "mean IoU": OVERLAPS}
 CHAINS = "Every run from its beginning on, then each stage once."
 NO_TABLE = "There are no scores: the images came without labels."
 OTHER_GROUPS = "The groups are not made of the same classes in all runs, so their rows do not compare."
@@ -100,11 +106,11 @@ def write_comparison(runs: Sequence[Compared], folder: Path) -> tuple[Path, Verd
 
 
 def _table(runs: Sequence[Compared], found: Sequence[Measure]) -> str:
-    """The scores of all runs in up to four tables: own classifiers, their last step, frozen features by
-    accuracy and by AUROC."""
+    """The scores of all runs in tables: own classifiers, their last step, frozen features by accuracy, by AUROC and
+    by IoU."""
     own = [one for one in found if one.own]
-    frozen, areas = ([one for one in found if not one.own and is_auroc(one.key) == area] for area in (False, True))
-    kinds = ((OWN, own), (LAST, last_measures(runs)), (FROZEN, frozen), (AREAS, areas))
+    parts_of = {score: [one for one in found if not one.own and kind(one.key) == score] for score in FEATURES}
+    kinds = ((OWN, own), (LAST, last_measures(runs)), *((said, parts_of[score]) for score, said in FEATURES.items()))
     parts = [_scores(said, runs, rows) for said, rows in kinds if rows]
     if not same_groups(found):
         parts.append(paragraph(OTHER_GROUPS, "soft"))
@@ -115,7 +121,7 @@ def _scores(said: str, runs: Sequence[Compared], rows: Sequence[Measure]) -> str
     lines = []
     for one in rows:
         cells = "".join(_cell(score, one.scores[0] if place else None) for place, score in enumerate(one.scores))
-        lines.append(f'<tr><th scope="row">{text(one.label.removesuffix(AREA_SUFFIX))}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{text(without_kind(one.label))}</th>{cells}</tr>')
     inside = table("", ("measure", *(run.name for run in runs)), lines)
     return f'{paragraph(said, "soft")}<div class="wide">{inside}</div>'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gssl_jax.report.compared import Compared, Measure, same_groups, same_images, settings
-from gssl_jax.report.measures import AUROC_GUESS, HEADLINES, OWN, RAREST, is_auroc, kind, place, unit
+from gssl_jax.report.measures import HEADLINES, OWN, RAREST, guess, kind, place, unit
 from gssl_jax.report.style import shorten
 from gssl_jax.report.verdict import Bar, Verdict, by_difference
 from gssl_jax.report.words import Score, compare, interval_said, listing, per_cent
@@ -65,8 +65,7 @@ def comparison_verdict(runs: Sequence[Compared], found: Sequence[Measure]) -> Ve
     name = kind(measure.key)
     what = f"{name[0].upper()}{name[1:]} on test images"
     what += "" if measure.key == ACCURACY else f", {measure.label.removesuffix(f', {name}')}"
-    guess = AUROC_GUESS if is_auroc(measure.key) else None
-    return Verdict(tone, badge, headline, (*sentences, *conditions, ONE_SEED), None, bars, what, guess)
+    return Verdict(tone, badge, headline, (*sentences, *conditions, ONE_SEED), None, bars, what, guess(measure.key))
 
 
 def _headline_measure(found: Sequence[Measure]) -> Measure | None:

@@ -14,7 +14,7 @@ from gssl_jax.knobs import at
 from gssl_jax.report import captions, comparison_figures, pictures
 from gssl_jax.report.comparison_figures import short_names
 from gssl_jax.report.facts import feature_notes, protocol_of, text_of
-from gssl_jax.report.measures import AREA_SUFFIX, AUROC_GUESS, HEADLINES, is_auroc, kind, place, unit
+from gssl_jax.report.measures import HEADLINES, guess, kind, place, unit, without_kind
 from gssl_jax.report.page import attempt, definitions, embedded, opening, paragraph, write_page
 from gssl_jax.report.tables import table, text
 from gssl_jax.report.verdict import Bar, Verdict, by_difference
@@ -66,7 +66,7 @@ def table_of(results: Mapping[str, Any]) -> RenderableType:
             shown.add_column(name, justify="right" if k else "left", overflow="fold")
         for row in part:
             cells = (_lines(one) for one in _scores(row, names))
-            shown.add_row(row.label.removesuffix(AREA_SUFFIX), *cells)
+            shown.add_row(without_kind(row.label), *cells)
         tables.append(shown)
     return Group(*tables)
 
@@ -154,10 +154,8 @@ def verdict_of(results: Mapping[str, Any], rows: Sequence[Row], names: Sequence[
     bars = tuple(
         Bar(name, "pixels" if k else "trained", one) for k, (name, one) in enumerate(zip(names, scores, strict=True))
     )
-    what = f"{kind(row.key)[0].upper()}{kind(row.key)[1:]} on test images, {row.label.removesuffix(AREA_SUFFIX)}"
-    return Verdict(
-        tone, badge, headline, (*sentences, FIXED), row, bars, what, AUROC_GUESS if is_auroc(row.key) else None
-    )
+    what = f"{kind(row.key)[0].upper()}{kind(row.key)[1:]} on test images, {without_kind(row.label)}"
+    return Verdict(tone, badge, headline, (*sentences, FIXED), row, bars, what, guess(row.key))
 
 
 def _table(rows: Sequence[Row], names: Sequence[str]) -> str:

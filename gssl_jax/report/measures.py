@@ -22,14 +22,32 @@ HEADLINES = (
     *("lowshot_5/top1", "lowshot_2/top1", "lowshot_1/top1"),
     *("linear/top1", "linear_sgd/top1", "knn/top1"),
     *("linear/auroc", "linear_sgd/auroc", "knn/auroc"),
+    *("segment_5_linear/miou", "segment_linear/miou", "segment_knn/miou"),
 )
-NAMES = {"knn": "k-NN", "linear": "linear", "linear_sgd": "linear, SGD schedule of HPT"}
+NAMES = {
+    "knn": "k-NN",
+    "linear": "linear",
+    "linear_sgd": "linear, SGD schedule of HPT",
+    "segment_knn": "masks, k-NN of patches",
+    "segment_linear": "masks, linear head",
+    "segment_decoder": "masks, UperNet decoder alone",
+    "segment_upernet": "masks, UperNet fine-tuned",
+}
 OPENINGS = {
     "knn": "By nearest neighbours (k-NN)",
     "linear": "With a linear classifier on all labels",
     "linear_sgd": "With a linear classifier on all labels (SGD schedule of HPT)",
+    "segment_knn": "With masks by nearest patches (k-NN)",
+    "segment_linear": "With masks by a linear head on the patches",
+    "segment_decoder": "With masks by a UperNet decoder on the frozen backbone",
+    "segment_upernet": "With masks by a UperNet, decoder and backbone trained",
 }
+SCORES = {"top1": "accuracy", "auroc": "mean AUROC", "miou": "mean IoU"}
+"""What a measure is, by the end of its key."""
+
 AUROC, AUROC_GUESS = "/auroc", 0.5
+GUESSES = {"mean AUROC": AUROC_GUESS, "mean IoU": 0.0}
+"""What guessing gets where it does not follow from the number of classes; 0 where nobody can say."""
 AREA_SUFFIX = ", mean AUROC"
 """What the name of such a measure ends with, where no caption says it."""
 
@@ -40,13 +58,26 @@ def is_auroc(key: str) -> bool:
 
 
 def kind(key: str) -> str:
-    """What the numbers of a measure are: "accuracy" or "mean AUROC"."""
-    return "mean AUROC" if is_auroc(key) else "accuracy"
+    """What the numbers of a measure are: one of `SCORES`."""
+    score = key.rpartition("/")[2]
+    return SCORES[score] if score in SCORES else "accuracy"
 
 
 def unit(key: str) -> str:
-    """What follows a number of the measure, times 100: " %", or nothing for an area."""
-    return "" if is_auroc(key) else " %"
+    """What follows a number of the measure, times 100: " %", or nothing where it is no accuracy."""
+    return " %" if kind(key) == "accuracy" else ""
+
+
+def guess(key: str) -> float | None:
+    """What guessing gets, a fraction; None where it follows from the number of classes."""
+    return GUESSES[kind(key)] if kind(key) in GUESSES else None
+
+
+def without_kind(words: str) -> str:
+    """The `label` of a measure where a caption says what it is: "k-NN" of "k-NN, mean AUROC"."""
+    for name in SCORES.values():
+        words = words.removesuffix(f", {name}")
+    return words
 
 
 def fine_tuned(key: str) -> str | None:
@@ -66,15 +97,18 @@ def label(key: str) -> str:
     if key.startswith(f"{OWN}/") or key.startswith(f"{OWN}_"):
         return _own_label(key)
     name, _, score = key.partition("/")
-    if score not in ("top1", "auroc"):
+    if score not in SCORES:
         return key
     shots, labels = re.fullmatch(r"lowshot_(\d+)", name), fine_tuned(key)
+    few = re.fullmatch(r"(segment)_(\d+)_(\w+)", name)
     words = NAMES.get(name, key)
     if shots:
         words = f"{shots[1]} image{'' if shots[1] == '1' else 's'} per class"
     elif labels:
         words = f"fine-tuned with {labels} labels"
-    return f"{words}{AREA_SUFFIX}" if is_auroc(key) and words != key else words
+    elif few and f"{few[1]}_{few[3]}" in NAMES:
+        words = f"{NAMES[f'{few[1]}_{few[3]}']}, {few[2]} image{'' if few[2] == '1' else 's'} per class"
+    return words if score == "top1" or words == key else f"{words}, {kind(key)}"
 
 
 def _own_label(key: str) -> str:
@@ -90,10 +124,12 @@ def _own_label(key: str) -> str:
 def place(key: str) -> str:
     """How a sentence about a measure begins: "At 5 images per class"."""
     name = key.partition("/")[0]
-    words = label(key).removesuffix(AREA_SUFFIX)
+    words = without_kind(label(key))
     opening = f"At {words}" if name.startswith("lowshot_") else f"By {words}"
     if name in OPENINGS:
         opening = OPENINGS[name]
     elif fine_tuned(key):
         opening = words[0].upper() + words[1:]
-    return f"In mean AUROC {opening[0].lower()}{opening[1:]}" if is_auroc(key) else opening
+    elif name.startswith("segment_"):
+        opening = f"With {words}"
+    return opening if kind(key) == "accuracy" else f"In {kind(key)} {opening[0].lower()}{opening[1:]}"

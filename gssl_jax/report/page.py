@@ -60,9 +60,9 @@ def opening(judged: Verdict, classes: int, headings: Mapping[str, str]) -> str:
 def _bars(judged: Verdict, classes: int) -> str:
     """The headline and what it is compared with as bars from 0 to 100 per cent with their intervals, and a dotted
     line at chance."""
-    guess = judged.guess or (1 / classes if classes > 1 else 0.0)
+    guess = (1 / classes if classes > 1 else 0.0) if judged.guess is None else judged.guess
     chance = f'<span class="chance" style="left:{100 * guess:.2f}%"></span>' if guess else ""
-    percent = "" if judged.guess else " %"
+    percent = " %" if judged.guess is None else ""
     lines = []
     for who, kind, one in judged.bars:
         value = min(max(100 * one.value, 0.0), 100.0)
@@ -73,7 +73,7 @@ def _bars(judged: Verdict, classes: int) -> str:
         bar = f'<span class="bar {kind}" style="width:{value:.2f}%"></span>'
         lines.append(f'<span class="who">{text(who)}</span><b>{per_cent(one.value)}{percent}</b>'
                      f'<span class="track">{bar}{span}{chance}</span>')  # fmt: skip
-    among = "" if judged.guess else f" among {classes} classes"
+    among = f" among {classes} classes" if judged.guess is None else ""
     note = f" Dotted: guessing{among}, {100 * guess:.1f}{percent}." if guess else ""
     caption = f"{judged.measure}, from 0 to 100{percent}; the thin line is the 95 % interval.{note}"
     return f'<div class="bars" aria-hidden="true">{"".join(lines)}</div>{paragraph(caption, "soft")}'

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from gssl_jax.report import captions
-from gssl_jax.report.measures import AREA_SUFFIX
+from gssl_jax.report.measures import without_kind
 from gssl_jax.report.words import (
     ClassScores,
     Row,
@@ -42,7 +42,7 @@ def score_tables(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
     for part in tables_of(frozen):
         named = columns_of(part)
         headings = ("frozen features" if own else "measure", "trained", *named.values())
-        cells = [(row.label.removesuffix(AREA_SUFFIX), (row.trained, *map(row.of, named))) for row in part]
+        cells = [(without_kind(row.label), (row.trained, *map(row.of, named))) for row in part]
         parts.append(_scores(captions.on_features(part, bool(own)), headings, cells))
     return "".join(parts)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gssl_jax.knobs import at, is_number
 from gssl_jax.report import gains
-from gssl_jax.report.measures import AUROC_GUESS, HEADLINES, is_auroc, kind, place, unit
+from gssl_jax.report.measures import HEADLINES, guess, kind, place, unit
 from gssl_jax.report.words import (
     Row,
     Score,
@@ -87,18 +87,15 @@ def verdict(results: Mapping[str, Any], alarms: int = 0, validated: bool = False
     tone, badge, headline = gains.judged(row, name)
     others = [other for other in (*ordered, *(r for r in rows if r not in ordered)) if other.key != row.key]
     sentences = [*gains.sentences(row, name, results), *_other_rows(others, name)]
-    return Verdict(tone, badge, headline, (*warning, *sentences, ONE_SEED), row, _bars(row), _measure(row), _guess(row))
+    return Verdict(
+        tone, badge, headline, (*warning, *sentences, ONE_SEED), row, _bars(row), _measure(row), guess(row.key)
+    )
 
 
 def _measure(row: Row) -> str:
     """What the bars show: "Accuracy, 5 images per class"."""
     words = f"{kind(row.key)}, {row.label.removesuffix(f', {kind(row.key)}')}"
     return words[0].upper() + words[1:]
-
-
-def _guess(row: Row) -> float | None:
-    """What guessing gets where it does not follow from the number of classes."""
-    return AUROC_GUESS if is_auroc(row.key) else None
 
 
 def _bars(row: Row) -> tuple[Bar, ...]:
@@ -207,7 +204,7 @@ def _without_control(row: Row, warning: tuple[str, ...]) -> Verdict:
     headline = f"{place(row.key)} this backbone reaches {score}."
     text = "The untrained backbone was not measured, so this run cannot say whether pretraining helped."
     said = (*warning, text)
-    return Verdict("unclear", "Nothing to compare with", headline, said, row, _bars(row), _measure(row), _guess(row))
+    return Verdict("unclear", "Nothing to compare with", headline, said, row, _bars(row), _measure(row), guess(row.key))
 
 
 def _without_scores(results: Mapping[str, Any], warning: tuple[str, ...]) -> Verdict:

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report.measures import AREA_SUFFIX, LAST, OWN, RAREST, group, is_auroc, label
+from gssl_jax.report.measures import LAST, OWN, RAREST, SCORES, group, kind, label, without_kind
 
 CONTROLS = {
     "started": "what it started from",
@@ -225,9 +225,9 @@ def own_columns(results: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows on features in tables of one kind each: accuracies first, then areas under curves."""
-    both = [[row for row in rows if is_auroc(row.key) == areas] for areas in (False, True)]
-    return [table for table in both if table]
+    """Rows on features in tables of one kind each, in the order of `SCORES`."""
+    tables = [[row for row in rows if kind(row.key) == score] for score in SCORES.values()]
+    return [table for table in tables if table]
 
 
 def console_table(results: Mapping[str, Any]) -> RenderableType:
@@ -241,9 +241,9 @@ def console_table(results: Mapping[str, Any]) -> RenderableType:
         tables.append(_table(CONSOLE["accuracy"], ("own classifier", *columns), cells))
     for part in tables_of(frozen) or ([] if own else [[]]):
         named = columns_of(part) or {name: CONTROLS[name] for name in ("untrained", "pixels")}
-        scores = [(row.label.removesuffix(AREA_SUFFIX), (row.trained, *map(row.of, named))) for row in part]
-        area = bool(part) and is_auroc(part[0].key)
-        caption = CONSOLE["mean AUROC"] if area else "" if own else CONSOLE["accuracy"]
+        scores = [(without_kind(row.label), (row.trained, *map(row.of, named))) for row in part]
+        score = kind(part[0].key) if part else "accuracy"
+        caption = "" if own and score == "accuracy" else CONSOLE[score]
         tables.append(_table(caption, ("frozen features", "trained", *named.values()), scores))
     return Group(*tables)
 
@@ -251,6 +251,7 @@ def console_table(results: Mapping[str, Any]) -> RenderableType:
 CONSOLE = {
     "accuracy": "Accuracy on test images, per cent (95 % interval)",
     "mean AUROC": "Mean AUROC on test images, times 100 (95 % interval)",
+    "mean IoU": "Mean IoU of masks on test images, times 100 (95 % interval)",
 }
 WIDE = 3
 """Columns of scores that fit into 80 characters with the interval beside the score; of more it stands below."""

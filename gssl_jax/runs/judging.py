@@ -22,13 +22,13 @@ from rich.console import Console
 from gssl_jax import __version__
 from gssl_jax.data.sources import Source
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.evals import suite
+from gssl_jax.evals import segmentation, suite
 from gssl_jax.evals.intervals import Entry, paired
 from gssl_jax.evals.projection import t_sne
 from gssl_jax.knobs import flat
 from gssl_jax.models.build import Backbone
 from gssl_jax.models.resnet import ResNet
-from gssl_jax.runs import archive
+from gssl_jax.runs import archive, dense
 from gssl_jax.runs.candidates import Candidate
 from gssl_jax.runs.done import Done
 from gssl_jax.runs.evaluation import Entries, Judge
@@ -93,10 +93,16 @@ def _taught(subject: Subject, settings: ConfigDict) -> Entries:
     return subject.judge.under(settings).teach(subject.variables)
 
 
+def _masks(subject: Subject, settings: ConfigDict) -> Entries:
+    judge = subject.judge.under(settings)
+    return dense.judge_pixels(judge) if subject.candidate.variables is None else dense.judge(judge, subject.variables)
+
+
 EVALUATORS: dict[str, Evaluator] = {
     "knn": Evaluator(_of_features("knn")),
     "linear": Evaluator(_of_features("linear")),
     "lowshot": Evaluator(_of_features("lowshot"), off={"lowshot.shots": ()}),
+    "segmentation": Evaluator(_masks),
     "sgd_linear": Evaluator(_taught, ("linear",), {"sgd_linear.steps": 0}, "sgd_linear.steps=5000", False),
     "finetune": Evaluator(_taught, ("linear",), {"finetune.labels": ()}, "finetune.labels='(1000,)'", False),
 }
@@ -169,10 +175,13 @@ def opened(one: Candidate, names: Sequence[str]) -> Bench:
         sizes = {name: config.optim.batch_size * stream.ratio for name, stream in config.data.streams.items()}
         streams, _, _ = open_streams(config, kind, sizes)
     train, test = (evaluation_source(config, split, streams) for split in ("train", "test"))
-    if not train.classes:
+    if not train.parts and "segmentation" in names:
+        raise UserError(f"{train.name} has no masks: --evals=segmentation needs images with them (mosaics, masks:DIR)")
+    if not train.classes and set(names) != {"segmentation"}:
         raise UserError(f"{train.name} has no labels: the evaluators {', '.join(names)} need them")
     suite.check_statistics(config.evals, isinstance(one.backbone, ResNet))
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
+    segmentation.check(config.evals.segmentation, train.parts, one.backbone, config.data)
     return Bench(config, train, test, one.backbone, make_mesh())
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gssl_jax.report.measures import fine_tuned, is_auroc, kind, label, place, unit
+from gssl_jax.report.measures import fine_tuned, guess, is_auroc, kind, label, place, unit, without_kind
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,11 @@ from gssl_jax.report.measures import fine_tuned, is_auroc, kind, label, place, u
          "In mean AUROC with a linear classifier on all labels (SGD schedule of HPT)"),
         ("finetune_1000/auroc", "fine-tuned with 1,000 labels, mean AUROC",
          "In mean AUROC fine-tuned with 1,000 labels"),
+        ("segment_knn/miou", "masks, k-NN of patches, mean IoU", "In mean IoU with masks by nearest patches (k-NN)"),
+        ("segment_5_linear/miou", "masks, linear head, 5 images per class, mean IoU",
+         "In mean IoU with masks, linear head, 5 images per class"),
+        ("segment_1_upernet/miou", "masks, UperNet fine-tuned, 1 image per class, mean IoU",
+         "In mean IoU with masks, UperNet fine-tuned, 1 image per class"),
         ("voc/map", "voc/map", "By voc/map"),
     ],
 )  # fmt: skip
@@ -30,4 +35,7 @@ def test_an_area_is_no_accuracy():
     assert is_auroc("knn/auroc") and not is_auroc("knn/top1")
     assert (kind("knn/auroc"), unit("knn/auroc")) == ("mean AUROC", "")
     assert (kind("knn/top1"), unit("knn/top1")) == ("accuracy", " %")
+    assert (kind("segment_knn/miou"), unit("segment_knn/miou")) == ("mean IoU", "")
+    assert [guess(f"knn/{score}") for score in ("top1", "auroc", "miou")] == [None, 0.5, 0.0]
+    assert without_kind("k-NN, mean AUROC") == without_kind("k-NN, mean IoU") == without_kind("k-NN") == "k-NN"
     assert fine_tuned("finetune_1000/auroc") == "1,000" and fine_tuned("linear_sgd/top1") is None
