@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gssl_jax.evals.intervals import t_interval
+from gssl_jax.runs.cells import Ended, Work, side_by_side
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 100.0  # minutes of a study; no cell is begun where the rest would take longer
@@ -57,56 +54,32 @@ def run(cells: Sequence[Cell], compiled: Path, jobs: int, before: float = 0.0) -
 
     Returns the minutes that it has taken now.
     """
-    waiting, took = missing(cells), {}
-    number, begun = len(waiting), time.perf_counter()
-    compiled.mkdir(parents=True, exist_ok=True)
-    surroundings = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled.resolve())}
-    pin = jobs > 1 and shutil.which("taskset") and hasattr(os, "sched_getaffinity")
-    cores = sorted(os.sched_getaffinity(0)) if pin else []
+    waiting = {str(cell.folder): cell for cell in missing(cells)}
+    took: dict[Path, float] = {}
+    problems: list[str] = []
+    begun = time.perf_counter()
 
-    def one(job: int, cell: Cell) -> None:
-        start, line = time.perf_counter(), [sys.executable, *cell.command]
-        if cores:
-            line = ["taskset", "--cpu-list", ",".join(str(core) for core in cores[job::jobs] or cores), *line]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=surroundings)
-        if done.returncode:
-            raise RuntimeError(f"{cell.folder} failed with {done.returncode}:\n{done.stderr[-2000:]}")
-        took[cell.folder] = time.perf_counter() - start
-        left = (number - len(took)) * statistics.mean(took.values()) / jobs / 60
-        name = cell.folder.name
-        print(f"{len(took)}/{number} {name}: {took[cell.folder]:.0f} s, about {left:.0f} min left", flush=True)
+    def ended(work: Work, how: Ended) -> bool:
+        folder = waiting[work.name].folder
+        if how.code:
+            problems.append(f"{folder} failed with {how.code}:\n{how.said}")
+            return False
+        took[folder] = how.seconds
+        left = (len(waiting) - len(took)) * statistics.mean(took.values()) / jobs / 60
+        print(f"{len(took)}/{len(waiting)} {folder.name}: {how.seconds:.0f} s, about {left:.0f} min left", flush=True)
         if before + (time.perf_counter() - begun) / 60 + left > LIMIT and len(took) >= jobs:
-            raise RuntimeError(f"the study would take more than {LIMIT:.0f} min: cells of {took[cell.folder]:.0f} s")
+            problems.append(f"the study would take more than {LIMIT:.0f} min: cells of {how.seconds:.0f} s")
+        return not problems
 
-    def lane(job: int) -> None:
-        while waiting:
-            try:
-                one(job, waiting.pop(0))
-            except BaseException:
-                waiting.clear()
-                raise
-
-    with ThreadPoolExecutor(jobs) as pool:
-        lanes = [pool.submit(lane, job) for job in range(jobs)]
-    for each in lanes:
-        try:
-            each.result()
-        except RuntimeError as problem:
-            sys.exit(str(problem))
+    works = [Work(name, (cell.command,), cell.folder.with_suffix(".log")) for name, cell in waiting.items()]
+    stopped = side_by_side(works, jobs, compiled, ended, cwd=ROOT)
+    if problems or stopped:
+        sys.exit(problems[0] if problems else 128 + stopped)
     spent = (time.perf_counter() - begun) / 60
     if took:
         over = sum(took.get(cell.folder, 0.0) > cell.expected for cell in cells)
         print(f"{len(took)} cells in {spent:.0f} min, {over} of them slower than expected")
     return before + spent
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """p-values after Holm's step-down correction (Scand. J. Statist. 6, 1979), in the order given."""
-    order, corrected, running = np.argsort(values), [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        running = max(running, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = running
-    return corrected
 
 
 def by_seed(folders: Mapping[int, Path], read: Callable[[dict[str, Any]], float]) -> dict[int, float]:

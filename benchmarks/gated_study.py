@@ -32,10 +32,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cells import Cell, by_seed, holm, minutes, missing, run, spread
+from cells import Cell, by_seed, minutes, missing, run, spread
 from scipy import stats
 
 from gssl_jax.evals.intervals import t_interval
+from gssl_jax.evals.paired import holm
 
 EXPECTED = {"long_tail": 90.0, "few": 90.0, "adversarial": 420.0, "semi": 420.0}  # at most, seconds a cell on a core
 

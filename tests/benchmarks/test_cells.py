@@ -52,12 +52,6 @@ def test_what_is_over_is_not_run_again(cells, tmp_path, capsys):
     assert cells.by_seed({0: tmp_path / "a", 1: tmp_path / "b"}, lambda results: results["value"]) == {0: 0.5}
 
 
-def test_holm_multiplies_by_what_is_left_and_never_falls(cells):
-    """.01 x 3, .02 x 2, .03 x 1 is less than .04 before it."""
-    assert cells.holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert cells.holm([0.5, 0.9]) == [1.0, 1.0]
-
-
 def test_a_spread_is_that_of_student(cells):
     """Mean 60, half width t(.975, 1) s / sqrt 2 = 12.706 x 10 = 127.1."""
     assert cells.spread([0.5, 0.7]) == "60.0 +- 127.1"
