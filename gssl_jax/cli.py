@@ -40,10 +40,13 @@ class Options(NamedTuple):
     more: dict[str, str]
 
 
-def parse(argv: Sequence[str], usage: str = USAGE, more: Sequence[str] = ("redo",)) -> Options | None:
+def parse(
+    argv: Sequence[str], usage: str = USAGE, more: Sequence[str] = ("redo",), switches: Sequence[str] = ()
+) -> Options | None:
     """The options of `argv` (program name first), or None after printing the help.
 
-    `more` are the flags of the entry point beside --config, --workdir, --debug and --help; those not given are empty.
+    `more` are the flags of the entry point beside --config, --workdir, --debug and --help, `switches` those without a
+    value; those not given are empty.
     Raises UserError for a flag, key, preset or value that is not known, naming the nearest one.
     """
     if "--help" in argv or "-h" in argv or len(argv) == 1:
@@ -54,8 +57,10 @@ def parse(argv: Sequence[str], usage: str = USAGE, more: Sequence[str] = ("redo"
     flags.DEFINE_string("workdir", "", "the run folder", flag_values=values)
     for name in more:
         flags.DEFINE_string(name, "", "", flag_values=values)
+    for name in switches:
+        flags.DEFINE_boolean(name, False, "", flag_values=values)
     flags.DEFINE_boolean("debug", False, "traceback on errors", flag_values=values)
-    recipe = check_flags(argv, more)
+    recipe = check_flags(argv, (*more, *switches))
     try:
         left = read(values, argv)
         config: Any = values["config"].value
@@ -70,7 +75,9 @@ def parse(argv: Sequence[str], usage: str = USAGE, more: Sequence[str] = ("redo"
     path, _, preset = recipe.partition(":")
     named = re.sub(r"[^\w.-]+", "_", re.sub(r"\w+=", "", preset)).strip("_")
     default = Path("runs") / (f"{Path(path).stem}-{named}" if named else Path(path).stem)
-    return Options(config, Path(workdir) if workdir else default, {name: str(values[name].value) for name in more})
+    given = {name: str(values[name].value) for name in more}
+    given |= {name: "true" if values[name].value else "" for name in switches}
+    return Options(config, Path(workdir) if workdir else default, given)
 
 
 def words_and_values(

@@ -209,6 +209,11 @@ def as_stage(c: ConfigDict, duration: float) -> dict[str, Any]:
     return dict(data=data, method=dict(augment=c.method.augment.to_dict()), optim=dict(duration=duration))
 
 
+def beside(recipe: str, name: str) -> str:
+    """The path of another recipe of the same folder; `recipe` is the `__file__` of the one that asks."""
+    return str(Path(recipe).with_name(f"{name}.py"))
+
+
 def sibling(recipe: str, name: str) -> ModuleType:
     """Another recipe of the same folder, for one that is built on it; `recipe` is the `__file__` of the latter."""
     path = Path(recipe).with_name(f"{name}.py")
