@@ -32,7 +32,7 @@ HEADINGS = {
     "settings": "What differs",
     "gradcam": "Where the classifiers look",
     "attention": "Where the networks look",
-    "pca": "What patches are to each",
+    "pca": "Patches in colour",
     "classes": "Accuracy by class",
     "tsne": "Maps of the test images",
 }
