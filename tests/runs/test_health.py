@@ -16,23 +16,24 @@ DATA = ConfigDict({"image_size": 8, "contrast_normalise": False})
 
 @pytest.fixture
 def judge():
-    """Stands for a `Judge` of 20 images whose feature is their first pixels times the variables."""
+    """Stands for a `Judge` of 20 images whose feature is their first pixels to the power of the variables, which settle
+    one higher."""
     e = evaluation("photos", "", train="train", test="test", resize=8)
     e.health.images, e.health.views = 12, 2
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
 
     def encoded(settled, shown, name):
         assert name == "feat"
-        return settled * shown.reshape(len(shown), -1)[:, :9].astype(np.float32)
+        return (shown.reshape(len(shown), -1)[:, :9].astype(np.float32) / 255) ** settled
 
     return SimpleNamespace(
-        settings=e, encoded=encoded, settled=lambda v: 10.0 * v, some=lambda split, n: {"image": images[:n]}
+        settings=e, encoded=encoded, settled=lambda v: 1.0 + v, some=lambda split, n: {"image": images[:n]}
     )
 
 
 def test_scores_are_those_of_the_settled_network_on_the_views_of_the_configuration(judge):
     images = judge.some("train", 12)["image"]
-    wanted = label_free(lambda v, x: judge.encoded(v, x, "feat"), 20.0, images, view_drawer(judge, DATA), 2)
+    wanted = label_free(lambda v, x: judge.encoded(v, x, "feat"), 3.0, images, view_drawer(judge, DATA), 2)
     found = label_free_scores(judge, DATA, 2.0)
     assert found == pytest.approx(wanted) and {"lidar", "alignment", "uniformity", "rankme"} < set(found)
 
