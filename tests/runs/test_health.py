@@ -49,10 +49,10 @@ def test_results_hold_trained_untrained_and_protocol(judge, tmp_path):
 
 def test_the_last_logged_targets_of_the_stage_go_with_the_trained_backbone(judge, tmp_path):
     rows = [
-        {"stage": "source", "step": 9, "health/target_entropy_cls": 0.1},
         {"stage": "target", "step": 2, "health/target_entropy_cls": 0.5, "health/prototypes_in_use_patch": 0.7},
         {"stage": "target", "step": 4, "health/target_entropy_cls": 0.6, "health/prototypes_in_use_patch": None},
         {"stage": "target", "step": 4, "health/rankme": 3.0},
+        {"stage": "other", "step": 9, "health/target_entropy_cls": 0.1},
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -70,9 +70,9 @@ def test_collapsed_features(left, rank, fires):
 
 def test_the_probe_measures_spread_rank_uniformity_and_alignment_without_compiling_again():
     """Images on the axes, e1 and e2: uniformity -2 x 2, rank 2; their spread is half of that at the start, where one
-    counts twice as far. Two views at a right angle and two that agree: alignment (2 + 0) / 2."""
+    counts twice as far. The views of either image stand at a right angle: alignment 2."""
     images = jnp.array([[1.0, 0.0], [0.0, 1.0]])
-    pairs = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
+    pairs = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
     rows = []
     method = Method((), None, None, None, None, lambda params, state, which: params[which], None, None)
     probe = HealthProbe(
@@ -86,7 +86,7 @@ def test_the_probe_measures_spread_rank_uniformity_and_alignment_without_compili
     assert [step for step, _ in rows] == [10, 20]
     row = rows[0][1]
     assert row["health/uniformity"] == pytest.approx(-4.0, rel=1e-5)
-    assert row["health/alignment"] == pytest.approx(1.0, rel=1e-5)
+    assert row["health/alignment"] == pytest.approx(2.0, rel=1e-5)
     assert row["health/rankme"] == pytest.approx(2.0, rel=1e-5)
     assert row["health/feature_std"] == pytest.approx(0.5) and row["health/feature_std_of_start"] == pytest.approx(1.0)
     assert probe._measure._cache_size() == 1
