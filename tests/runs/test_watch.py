@@ -69,8 +69,8 @@ def test_collapsed_features(left, rank, fires):
 
 
 def test_the_probe_measures_spread_rank_uniformity_and_alignment_without_compiling_again():
-    """Images on the axes, e1 and e2: uniformity -2 x 2, rank 2; their spread is half of that at the start, where one
-    counts twice as far. The views of either image stand at a right angle: alignment 2."""
+    """Images on the axes, e1 and e2: uniformity -2 x 2, rank 2; their spread is that at the start, where
+    features are a quarter as long. The views of either image stand at a right angle: alignment 2."""
     images = jnp.array([[1.0, 0.0], [0.0, 1.0]])
     pairs = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
     rows = []
