@@ -22,7 +22,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gssl_jax.methods.base import Clock, Kind, Method, MethodState, Params
-from gssl_jax.methods.siamese import VIEWS, Siamese, host_views
+from gssl_jax.methods.siamese import VIEWS, PairedViews, Siamese, host_views
 from gssl_jax.models.build import Backbone
 from gssl_jax.models.heads import Perceptron
 from gssl_jax.models.layers import l2_normalise
@@ -31,10 +31,10 @@ from gssl_jax.ops.keys import named
 
 
 def build(config: ConfigDict, backbone: Backbone, clock: Clock) -> Method:
-    """BYOL as a `Method`; `config` is the resolved configuration of the stage. Raises UserError as `Siamese.build`."""
+    """BYOL as a `Method`; `config` is the resolved configuration of the stage. Raises UserError as its parts do."""
     network = Siamese.build(config, backbone, clock)
     own = BYOL(config.method, network)
-    functions = (own.init, network.draw, own.loss, network.after_update, network.variables)
+    functions = (own.init, PairedViews.build(config).draw, own.loss, network.after_update, network.variables)
     return Method(("train",), *functions, None, None)
 
 
@@ -48,11 +48,11 @@ class BYOL:
     def _head(self, name: str) -> Perceptron:
         """The `projector` or the `predictor`, which predicts in the space that the projector ends in."""
         output = self.settings.projector.output
-        return Perceptron(self.settings[name].hidden, 2, output, "batch", self.network.backbone.dtype)
+        return Perceptron(self.settings[name].hidden, 2, output, "batch", self.network.encoder.backbone.dtype)
 
     def init(self, key: Array, views: dict[str, Array]) -> tuple[Params, MethodState]:
         """Fresh parameters, and a teacher that is a copy of them."""
-        params, state, features = self.network.init(key, views)
+        params, state, features = self.network.encoder.init(key, views["view_1"])
         params["projector"] = self._head("projector").init(named(key, "projector"), features)["params"]
         embedded = jnp.zeros((1, self.settings.projector.output))
         params["predictor"] = self._head("predictor").init(named(key, "predictor"), embedded)["params"]
@@ -62,13 +62,13 @@ class BYOL:
         self, params: Params, batch_stats: Params, images: Array, key: Array, train: bool
     ) -> tuple[Array, Params]:
         """(predictions [B, D] of length 1, statistics after this pass)."""
-        features, batch_stats = self.network.encode(params, batch_stats, images, key, train)
+        features, batch_stats = self.network.encoder.encode(params, batch_stats, images, key, train)
         embedded = self._head("projector").apply({"params": params["projector"]}, features)
         return l2_normalise(self._head("predictor").apply({"params": params["predictor"]}, embedded)), batch_stats
 
     def teacher(self, teacher: Params, batch_stats: Params, images: Array, train: bool) -> tuple[Array, Params]:
         """(targets [B, D] of length 1, statistics after this pass). No gradient leaves here."""
-        features, batch_stats = self.network.encode(teacher, batch_stats, images, None, train)
+        features, batch_stats = self.network.encoder.encode(teacher, batch_stats, images, None, train)
         targets = l2_normalise(self._head("projector").apply({"params": teacher["projector"]}, features))
         return jax.lax.stop_gradient((targets, batch_stats))
 

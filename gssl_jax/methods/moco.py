@@ -36,7 +36,7 @@ from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.methods.base import Clock, Kind, Method, MethodState, Params
-from gssl_jax.methods.siamese import VIEWS, Siamese, host_views
+from gssl_jax.methods.siamese import VIEWS, PairedViews, Siamese, host_views
 from gssl_jax.models.build import Backbone
 from gssl_jax.models.heads import Perceptron
 from gssl_jax.models.layers import l2_normalise
@@ -56,7 +56,7 @@ def build(config: ConfigDict, backbone: Backbone, clock: Clock) -> Method:
     check(config, backbone)
     network = Siamese.build(config, backbone, clock)
     own = MoCo(config.method, network)
-    functions = (own.init, network.draw, own.loss, network.after_update, network.variables)
+    functions = (own.init, PairedViews.build(config).draw, own.loss, network.after_update, network.variables)
     return Method(("train",), *functions, None, None)
 
 
@@ -116,11 +116,11 @@ class MoCo:
 
     def _projector(self) -> Perceptron:
         p = self.settings.projector
-        return Perceptron(p.hidden, 2, p.output, "none", self.network.backbone.dtype)
+        return Perceptron(p.hidden, 2, p.output, "none", self.network.encoder.backbone.dtype)
 
     def init(self, key: Array, views: dict[str, Array]) -> tuple[Params, MethodState]:
         """Fresh parameters, a teacher that is a copy of them, and a queue of random directions."""
-        params, state, features = self.network.init(key, views)
+        params, state, features = self.network.encoder.init(key, views["view_1"])
         params["projector"] = self._projector().init(named(key, "projector"), features)["params"]
         state = self.network.following(params, state)
         state["queue"] = contrast.new_queue(
@@ -132,7 +132,7 @@ class MoCo:
         self, params: Params, batch_stats: Params, images: Array, key: Array, train: bool
     ) -> tuple[Array, Params]:
         """(queries [B, D] of length 1, statistics after this pass)."""
-        features, batch_stats = self.network.encode(
+        features, batch_stats = self.network.encoder.encode(
             params, batch_stats, images, key, train, self.settings.shuffle_bn.groups
         )
         return l2_normalise(self._projector().apply({"params": params["projector"]}, features)), batch_stats
@@ -144,7 +144,7 @@ class MoCo:
         groups, members = self.settings.shuffle_bn.groups, None
         if self.settings.shuffle_bn.shuffle and groups > 1:
             members = jax.random.permutation(named(key, "shuffle"), jnp.arange(len(images)) // (len(images) // groups))
-        features, batch_stats = self.network.encode(teacher, batch_stats, images, None, train, groups, members)
+        features, batch_stats = self.network.encoder.encode(teacher, batch_stats, images, None, train, groups, members)
         keys = l2_normalise(self._projector().apply({"params": teacher["projector"]}, features))
         return jax.lax.stop_gradient((keys, batch_stats))
 

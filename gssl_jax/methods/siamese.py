@@ -1,10 +1,10 @@
-"""What MoCo and BYOL share: two views of each image, a student, and a teacher whose parameters follow the student's.
+"""What MoCo and BYOL share: views in pairs, a student, and a teacher whose parameters follow the student's.
 
 Only parameters follow. Running batch statistics do not: teacher and student keep their own, each of its own passes, as
 in the published code of both. In training both normalise by the batch before them, so that those of the teacher
 matter only where it is evaluated.
 
-Letters: B images, S side, C channels, D features.
+Letters: B images, S side, C channels.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.methods.base import Batches, Clock, MethodState, Params, host_crop
+from gssl_jax.methods.encoder import Encoder
 from gssl_jax.models.build import Backbone
 from gssl_jax.ops import schedules
 from gssl_jax.ops.augment import augment_batch
@@ -36,31 +37,24 @@ def host_views(config: ConfigDict) -> dict[str, list[dict[str, Any]]]:
 
 
 @dataclass(frozen=True)
-class Siamese:
-    """The backbone twice, and what is done with it; `settings` is `config.method`."""
+class PairedViews:
+    """Draws two views of each image; `settings` is `config.method` (group `augment`)."""
 
     settings: ConfigDict
-    backbone: Backbone
-    clock: Clock
     host_crops: bool
     contrast_normalise: bool
 
     @staticmethod
-    def build(config: ConfigDict, backbone: Backbone, clock: Clock) -> Siamese:
-        """Raises UserError for views of another size than the images and for a momentum that is none."""
-        size, m = config.data.image_size, config.method.momentum
+    def build(config: ConfigDict) -> PairedViews:
+        """Raises UserError for views of another size than the images."""
+        size = config.data.image_size
         for name in VIEWS:
             if config.method.augment[name].size != size:
                 raise UserError(
                     f"method.augment.{name}.size={config.method.augment[name].size} is not data.image_size={size}: set "
                     f"--config.method.augment.{name}.size={size}"
                 )
-        if m.curve not in schedules.CURVES:
-            raise unknown("method.momentum.curve", m.curve, schedules.CURVES)
-        for name in ("start", "end"):
-            if not 0.0 <= m[name] <= 1.0:
-                raise UserError(f"method.momentum.{name}={m[name]} is no momentum: give 0.0 (a copy) to 1.0 (fixed)")
-        return Siamese(config.method, backbone, clock, config.data.crop == "host", config.data.contrast_normalise)
+        return PairedViews(config.method, config.data.crop == "host", config.data.contrast_normalise)
 
     def draw(self, batches: Batches, key: Array, step: Array) -> dict[str, Array]:
         """`view_1`, `view_2` float [B, S, S, C] in [0, 1]. Every draw belongs to (step, view, the sample's `draw`)."""
@@ -74,13 +68,25 @@ class Siamese:
             views[name] = augment_batch(named(key, name), batch["draw"], images, preset)
         return views
 
-    def init(self, key: Array, views: dict[str, Array]) -> tuple[dict[str, Any], MethodState, Array]:
-        """(fresh parameters of the backbone, its statistics, zeros [1, D] in the shape of its features)."""
-        images = views["view_1"][:1]
-        variables = self.backbone.init(named(key, "backbone"), images)
-        feat = jax.eval_shape(lambda v, x: self.backbone.apply(v, x)["feat"], variables, images)
-        state = {"batch_stats": variables.get("batch_stats", {})}
-        return {"backbone": variables["params"]}, state, jnp.zeros(feat.shape, feat.dtype)
+
+@dataclass(frozen=True)
+class Siamese:
+    """The encoder twice, and how one follows the other; `settings` is `config.method`."""
+
+    settings: ConfigDict
+    encoder: Encoder
+    clock: Clock
+
+    @staticmethod
+    def build(config: ConfigDict, backbone: Backbone, clock: Clock) -> Siamese:
+        """Raises UserError for a momentum that is none."""
+        m = config.method.momentum
+        if m.curve not in schedules.CURVES:
+            raise unknown("method.momentum.curve", m.curve, schedules.CURVES)
+        for name in ("start", "end"):
+            if not 0.0 <= m[name] <= 1.0:
+                raise UserError(f"method.momentum.{name}={m[name]} is no momentum: give 0.0 (a copy) to 1.0 (fixed)")
+        return Siamese(config.method, Encoder(backbone), clock)
 
     @staticmethod
     def following(params: Params, state: MethodState) -> MethodState:
@@ -88,36 +94,6 @@ class Siamese:
         teacher = {name: params[name] for name in TAUGHT}
         copies = jax.tree.map(jnp.copy, {"teacher": teacher, "teacher_batch_stats": state["batch_stats"]})
         return {**state, **copies}
-
-    def encode(
-        self,
-        params: Params,
-        batch_stats: Any,
-        images: Array,
-        key: Array | None,
-        train: bool,
-        groups: int = 1,
-        members: Array | None = None,
-    ) -> tuple[Array, Any]:
-        """(features [B, D], statistics after this pass) of images [B, S, S, C] in [0, 1].
-
-        In training batch norm goes by the batch, or by `groups` of it (`members` int32 [B] says who is in which), and
-        with a `key` dropout and drop path are on: the teacher, which gets none, is the whole network.
-        """
-        variables = {"params": params["backbone"]} | ({"batch_stats": batch_stats} if batch_stats else {})
-        if not train:
-            return self.backbone.apply(variables, images)["feat"], batch_stats
-        backbone = self.backbone
-        options: dict[str, Any] = {}
-        if batch_stats:
-            options["use_running_average"] = False
-        if groups > 1:
-            backbone, options["members"] = backbone.clone(batch_norm_groups=groups), members
-        rngs = {} if key is None else {name: named(key, name) for name in ("dropout", "drop_path")}
-        out, new = backbone.apply(
-            variables, images, train=key is not None, rngs=rngs, mutable=["batch_stats"], **options
-        )
-        return out["feat"], new.get("batch_stats", {})
 
     def momentum(self, step: Array) -> Array:
         """Momentum of the teacher at a step."""
@@ -136,4 +112,4 @@ class Siamese:
             "teacher": (state["teacher"], state["teacher_batch_stats"]),
             "student": (params, state["batch_stats"]),
         }[which]
-        return {"params": chosen["backbone"]} | ({"batch_stats": statistics} if statistics else {})
+        return Encoder.variables(chosen, statistics)

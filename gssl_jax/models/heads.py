@@ -18,11 +18,13 @@ NORMS = ("none", "batch")
 
 class BatchStandardise(nn.Module):
     """Batch norm without running averages: each feature of [..., D] to zero mean and unit variance over all rows,
-    then a learned scale and bias.
+    then, if `affine`, a learned scale and bias.
 
     A projector only ever sees training batches, so there is nothing for running averages to serve. Under jit on a
     mesh the rows are those of the global batch.
     """
+
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -30,6 +32,8 @@ class BatchStandardise(nn.Module):
         axes = tuple(range(x.ndim - 1))
         centred = rows - jnp.mean(rows, axis=axes, keepdims=True)
         unit = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=axes, keepdims=True) + 1e-5)
+        if not self.affine:
+            return unit.astype(x.dtype)
         shape = (1,) * (x.ndim - 1) + (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, shape[-1:])
@@ -62,8 +66,9 @@ class Projector(nn.Module):
 class Perceptron(nn.Module):
     """MLP with ReLU between its layers, Kaiming-normal weights and an unbounded output: [..., D] -> [..., output].
 
-    `norm` stands before each ReLU and not after the last layer: `none` is the projector of MoCo-v2 (arXiv 2003.04297;
-    two layers), `batch` the projector and predictor of BYOL (arXiv 2006.07733, section 3.3).
+    `norm` stands before each ReLU: `none` is the projector of MoCo-v2 (arXiv 2003.04297; two layers), `batch` the
+    projector and predictor of BYOL (arXiv 2006.07733, section 3.3). With `last_norm` the output has batch norm too,
+    without scale and bias: the heads of MoCo-v3 (arXiv 2104.02057, section 4) and SimCLR (arXiv 2002.05709).
     """
 
     hidden: int
@@ -71,13 +76,15 @@ class Perceptron(nn.Module):
     output: int
     norm: str
     dtype: DTypeLike = jnp.float32
+    last_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for _ in range(self.layers - 1):
             x = Dense(self.hidden, kernel_init=KAIMING_NORMAL, dtype=self.dtype)(x)
             x = nn.relu(BatchStandardise()(x) if self.norm == "batch" else x)
-        return Dense(self.output, kernel_init=KAIMING_NORMAL, dtype=self.dtype)(x)
+        x = Dense(self.output, kernel_init=KAIMING_NORMAL, dtype=self.dtype)(x)
+        return BatchStandardise(affine=False)(x) if self.last_norm else x
 
 
 class Prototypes(nn.Module):

@@ -174,6 +174,12 @@ def normalise(images: Array, mean: Any, std: Any) -> Array:
     return (images - centre) / spread
 
 
+def as_pixels(images: Array, mean: Any, std: Any) -> Array:
+    """The inverse of `normalise`, cut to [0, 1]."""
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    return jnp.clip(images * jnp.asarray(std).reshape(shape) + jnp.asarray(mean).reshape(shape), 0.0, 1.0)
+
+
 def to_float(images: Array) -> Array:
     """uint8 and uint16 become float32 in [0, 1]; floating images are taken to be in [0, 1] already."""
     if jnp.issubdtype(images.dtype, jnp.integer):

@@ -1,6 +1,7 @@
-"""Contrast with a queue of earlier keys (MoCo, arXiv 1911.05722 and 2003.04297), and BYOL's distance.
+"""Contrast with a queue of earlier keys (MoCo, arXiv 1911.05722 and 2003.04297) or within the batch (SimCLR, MoCo-v3),
+and BYOL's distance.
 
-Letters: B samples, K keys in the queue, D features of a unit vector.
+Letters: B samples, V views of each, K keys in the queue, D features of a unit vector.
 """
 
 from __future__ import annotations
@@ -23,6 +24,48 @@ def similarities(queries: Array, keys: Array, queue: Array) -> tuple[Array, Arra
     """Dot products of unit vectors in float32: queries and keys [B, D], queue [K, D] -> [B] and [B, K]."""
     queries, keys = queries.astype(jnp.float32), keys.astype(jnp.float32)
     return jnp.sum(queries * keys, axis=-1), jnp.matmul(queries, queue.T, precision=_EXACT)
+
+
+def all_similarities(queries: Array, keys: Array) -> Array:
+    """Dot products of unit vectors in float32: [n, D], [m, D] -> [n, m]."""
+    return jnp.matmul(queries.astype(jnp.float32), keys.astype(jnp.float32).T, precision=_EXACT)
+
+
+def same_image(samples: int, views: int) -> Array:
+    """Which rows of B x V views, those of an image side by side, show the same image: bool [B V, B V]."""
+    image = jnp.repeat(jnp.arange(samples), views)
+    return image[:, None] == image[None, :]
+
+
+def nt_xent(similarities: Array, views: int, temperature: float) -> Array:
+    """-log exp(s_ip / T) / sum_{k != i} exp(s_ik / T), the mean over the other views p of the image of i.
+
+    With two views the loss of SimCLR (arXiv 2002.05709, equation 1), with more its mean over the positives, each
+    against all other views of the batch (arXiv 2004.11362, equation 2).
+
+    Args:
+      similarities: [B V, B V] of all views with each other, those of an image side by side.
+      views: V, at least 2.
+      temperature: T.
+
+    Returns: [B V]. With all similarities equal it is ln(B V - 1).
+    """
+    n = len(similarities)
+    if views < 2 or n % views:
+        raise ValueError(f"{n} rows are not two or more views of each image, views={views}")
+    logits, itself = similarities.astype(jnp.float32) / temperature, jnp.eye(n, dtype=bool)
+    total = jax.nn.logsumexp(jnp.where(itself, -jnp.inf, logits), axis=1)
+    positives = same_image(n // views, views) & ~itself
+    return total - jnp.sum(jnp.where(positives, logits, 0.0), axis=1) / (views - 1)
+
+
+def in_batch_info_nce(similarities: Array, temperature: float) -> Array:
+    """InfoNCE of each query against the keys of the batch: [B, B], queries by keys, positives on the diagonal -> [B].
+
+    MoCo-v3 (arXiv 2104.02057, algorithm 1) without its factor 2 T. With all similarities equal it is ln B.
+    """
+    logits = similarities.astype(jnp.float32) / temperature
+    return jax.nn.logsumexp(logits, axis=1) - jnp.diagonal(logits)
 
 
 def info_nce(positives: Array, negatives: Array, temperature: float, counted: Array | None = None) -> Array:

@@ -1,6 +1,7 @@
 """Losses of clustering and of reconstruction, on plain arrays in float32.
 
-Letters: B images, U teacher views, V student views, N tokens, K prototypes, S image side, C channels.
+Letters: B images, U teacher views, V student views, N tokens, K prototypes, S image side, C channels, P numbers of a
+patch (p p C).
 """
 
 from __future__ import annotations
@@ -61,3 +62,21 @@ def masked_l1(images: Array, reconstructions: Array, mask: Array) -> Array:
     hidden = mask.astype(jnp.float32)[..., None]
     difference = jnp.abs(images.astype(jnp.float32) - reconstructions.astype(jnp.float32)) * hidden
     return jnp.sum(difference) / jnp.maximum(jnp.sum(hidden) * images.shape[-1], 1.0)
+
+
+def patch_statistics(patches: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each patch over its pixels and channels, [..., P] -> [..., 1] twice.
+
+    The variance is that of a sample (P - 1), and 1e-6 is added before the root, as in MAE's code.
+    """
+    return jnp.mean(patches, axis=-1, keepdims=True), jnp.sqrt(jnp.var(patches, axis=-1, keepdims=True, ddof=1) + 1e-6)
+
+
+def masked_patch_mse(targets: Array, predictions: Array, hidden: Array) -> Array:
+    """Squared error, the mean over the numbers of a patch and over all hidden patches (MAE, arXiv 2111.06377).
+
+    targets, predictions: [B, N, P]; hidden: bool [B, N], True = hidden. Scalar; 0 where nothing is hidden.
+    """
+    errors_BxN = jnp.mean(jnp.square(targets.astype(jnp.float32) - predictions.astype(jnp.float32)), axis=-1)
+    weights = hidden.astype(jnp.float32)
+    return jnp.sum(errors_BxN * weights) / jnp.maximum(jnp.sum(weights), 1.0)

@@ -23,6 +23,15 @@ def cross_entropy(logits: Array, labels: Array, class_weights: Array | None = No
     return weighted_mean(_of_labels(logits, labels), labels, class_weights)
 
 
+def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+    """Cross-entropy with targets (1 - smoothing) at the label and smoothing / C at every class (arXiv 1512.00567,
+    section 7); logits [..., C], labels int [...] -> the mean over the labels that count."""
+    counted = labels >= 0
+    safe = jnp.where(counted[..., None], logits.astype(jnp.float32), 0.0)
+    everywhere = jnp.where(counted, -jnp.mean(jax.nn.log_softmax(safe, axis=-1), axis=-1), 0.0)
+    return weighted_mean((1.0 - smoothing) * _of_labels(logits, labels) + smoothing * everywhere, labels)
+
+
 def focal(logits: Array, labels: Array, gamma: float, class_weights: Array | None = None) -> Array:
     """-(1 - p)^gamma log p with p = softmax(logits)[label] (arXiv 1708.02002, equations 4 and 5, with gamma 2).
 

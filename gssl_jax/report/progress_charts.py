@@ -25,10 +25,10 @@ def watched(continuation: Any) -> tuple[str, float]:
 
 
 def draw_contrast(metrics: Metrics, path: Path) -> Path | None:
-    """How often the key is told from the queue, the cosines behind that, how full the queue is, how far targets
+    """How often the own key is told from the others, the cosines behind that, how full the queue is, how far targets
     spread: what was logged of it."""
     panels: dict[str, dict[str, str]] = {
-        "key told from the queue, %": {"train/accuracy_contrast": ""},
+        "own key told from the others, %": {"train/accuracy_contrast": ""},
         "cosine of two views": {
             "health/positive_cosine": "of one image",
             "health/negative_cosine": "of other images",

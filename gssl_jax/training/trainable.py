@@ -1,9 +1,10 @@
-"""What of the network trains: everything, its norms, its last blocks, or the heads alone.
+"""What of the network trains: everything, all but the patch embedding, its norms, its last blocks, or the heads alone.
 
 A rule marks leaves of the backbone by their path; heads, projectors and prototypes always train. Frozen leaves are cut
 off in the loss, so that no gradient is computed for them, and left out of the optimiser, so that clipping, decay and
 moments do not know them. Batch norm keeps updating its statistics under every rule: `norm` is HPT-BN (arXiv 2103.12718,
-section 3: convolutions stay, scales, shifts and statistics adapt), for a ViT its layer norms.
+section 3: convolutions stay, scales, shifts and statistics adapt), for a ViT its layer norms. A ViT under contrast is
+more stable with its random patch embedding as it is (MoCo-v3, arXiv 2104.02057, section 4): `all_but_patch_embed`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import optax
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.methods.base import Method
 
-RULES = ("all", "norm", "last_k", "heads")
+RULES = ("all", "all_but_patch_embed", "norm", "last_k", "heads")
 """Every value `config.optim.trains` may have."""
 
 
@@ -26,10 +27,14 @@ def trained(params: Any, rule: str, blocks: int) -> Any:
     Under `last_k` those are the last `blocks` blocks and the norm after them.
 
     Raises:
-        UserError: an unknown rule, or more blocks than there are, or fewer than one.
+        UserError: an unknown rule, more blocks than there are, or fewer than one, and no patch embedding to leave out.
     """
     if rule not in RULES:
         raise unknown("optim.trains", rule, RULES)
+    if rule == "all_but_patch_embed" and "patch_embed" not in params["backbone"]:
+        raise UserError(
+            "optim.trains=all_but_patch_embed and this backbone has no patch embedding: set --config.optim.trains=all"
+        )
     depth = sum(name.startswith("block_") for name in params["backbone"])
     if rule == "last_k" and not 1 <= blocks <= depth:
         raise UserError(
@@ -41,6 +46,8 @@ def trained(params: Any, rule: str, blocks: int) -> Any:
         names = [str(key.key) for key in path]
         if names[0] != "backbone" or rule == "all":
             return True
+        if rule == "all_but_patch_embed":
+            return names[1] != "patch_embed"
         if rule == "norm":
             return any(name.startswith("norm") for name in names)
         if rule == "last_k":

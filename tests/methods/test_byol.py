@@ -97,7 +97,7 @@ def test_statistics_are_of_each_networks_own_passes():
     params, state = begun(method)
     _, (after, _) = judged(method)(params, state, two_views(), KEY, jnp.int32(0))
     own = method.loss.__self__.network
-    encode = jax.jit(lambda p, s, x: own.encode(p, s, x, None, True)[1], compiler_options=QUICK)
+    encode = jax.jit(lambda p, s, x: own.encoder.encode(p, s, x, None, True)[1], compiler_options=QUICK)
     for tree, name in ((params, "batch_stats"), (state["teacher"], "teacher_batch_stats")):
         expected = state[name]
         for images in two_views().values():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gssl_jax.models.heads import BatchStandardise, Projector, Prototypes, ReconstructionHead
+from gssl_jax.models.heads import BatchStandardise, Perceptron, Projector, Prototypes, ReconstructionHead
 from gssl_jax.models.layers import l2_normalise
 from gssl_jax.ops.patches import unpatchify
 from gssl_jax.training.mesh import make_mesh, on_data
@@ -83,3 +83,14 @@ def test_reconstruction_puts_each_patch_in_its_place(layers):
     if layers == 0:
         kernel, bias = variables["params"]["Dense_0"]["kernel"], variables["params"]["Dense_0"]["bias"]
         np.testing.assert_allclose(pixels, unpatchify(tokens @ kernel + bias.reshape(1, 1, -1), 2, 3), atol=1e-5)
+
+
+def test_a_last_norm_has_no_scale_and_no_bias():
+    head = Perceptron(hidden=6, layers=2, output=3, norm="batch", last_norm=True)
+    x = normal(8, 5)
+    variables = head.init(jax.random.key(0), x)
+    assert set(variables["params"]) == {"Dense_0", "BatchStandardise_0", "Dense_1"}
+    found = np.asarray(head.apply(variables, x))
+    np.testing.assert_allclose(found.mean(0), 0.0, atol=1e-5)
+    plain = np.asarray(Perceptron(hidden=6, layers=2, output=3, norm="batch").apply(variables, x), np.float64)
+    np.testing.assert_allclose(found, (plain - plain.mean(0)) / np.sqrt(plain.var(0) + 1e-5), atol=1e-4)

@@ -211,3 +211,11 @@ def test_any_number_of_channels_and_every_type(getkey, channels, dtype):
     assert float(views.min()) >= 0 and float(views.max()) <= 1 and float(views.std()) > 0.05
     equal_channels = bool(jnp.allclose(views, views[..., :1], atol=1e-6))
     assert equal_channels == (channels in (1, 3))  # grey works on colour and leaves five channels apart
+
+
+def test_as_pixels_undoes_normalise_and_cuts():
+    images = jnp.asarray(np.random.default_rng(0).random((2, 3, 3, 3)), jnp.float32)
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+    there = augment.normalise(images, mean, std)
+    np.testing.assert_allclose(augment.as_pixels(there, mean, std), images, atol=1e-6)
+    np.testing.assert_array_equal(augment.as_pixels(jnp.full((1, 1, 1, 1), 9.0), (0.5,), (0.2,)), 1.0)

@@ -99,3 +99,44 @@ def test_distance_of_unit_vectors():
     a, b = unit(rng, 5, 8), unit(rng, 5, 8)
     np.testing.assert_allclose(contrast.unit_distance(a, b), ((a - b) ** 2).sum(1), rtol=1e-5)
     np.testing.assert_allclose(contrast.unit_distance(a, -a), 4.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_nt_xent_is_a_double_loop_over_views(views):
+    """Every view against all others, each positive by itself, in float64 (arXiv 2002.05709, equation 1)."""
+    rng, temperature = np.random.default_rng(1), 0.3
+    z = unit(rng, 4, views, 6)
+    rows = np.float64(z.reshape(-1, 6))
+    expected = []
+    for i, one in enumerate(rows):
+        scores = {k: np.exp(one @ other / temperature) for k, other in enumerate(rows) if k != i}
+        positives = [k for k in scores if k // views == i // views]
+        expected.append(np.mean([-np.log(scores[k] / sum(scores.values())) for k in positives]))
+    similarities = contrast.all_similarities(rows, rows)
+    np.testing.assert_allclose(contrast.nt_xent(similarities, views, temperature), expected, rtol=1e-5)
+    if views == 2:  # SimCLR's own order of the rows, all first views before all second ones, gives the same mean
+        n = len(z)
+        swapped = np.concatenate([z[:, 0], z[:, 1]]).astype(np.float64)
+        s = np.exp(swapped @ swapped.T / temperature) * (1 - np.eye(2 * n))
+        pairs = [-np.log(s[i, (i + n) % (2 * n)] / s[i].sum()) for i in range(2 * n)]
+        assert np.mean(expected) == pytest.approx(np.mean(pairs))
+
+
+def test_contrast_within_a_batch_at_the_numbers_of_a_batch_alike():
+    alike = jnp.full((12, 12), 0.4)
+    np.testing.assert_allclose(contrast.nt_xent(alike, 2, 0.1), math.log(11), rtol=1e-5)
+    np.testing.assert_allclose(contrast.in_batch_info_nce(alike, 0.2), math.log(12), rtol=1e-5)
+    with pytest.raises(ValueError, match="12 rows are not two or more views of each image, views=5"):
+        contrast.nt_xent(alike, 5, 0.1)
+
+
+def test_in_batch_info_nce_is_a_cross_entropy_with_the_diagonal():
+    rng = np.random.default_rng(2)
+    q, k = unit(rng, 5, 4), unit(rng, 5, 4)
+    s = np.exp(np.float64(q) @ np.float64(k).T / 0.2)
+    found = contrast.in_batch_info_nce(contrast.all_similarities(jnp.asarray(q), jnp.asarray(k)), 0.2)
+    np.testing.assert_allclose(found, -np.log(np.diag(s) / s.sum(1)), rtol=1e-5)
+
+
+def test_views_of_one_image():
+    np.testing.assert_array_equal(contrast.same_image(2, 2), np.kron(np.eye(2), np.ones((2, 2))).astype(bool))

@@ -110,3 +110,22 @@ def test_masked_l1_teaches_only_hidden_pixels():
     mask = jnp.asarray(normal(2, 4, 4, seed=2) > 0)
     for gradient in jax.grad(losses.masked_l1, argnums=(0, 1))(images, rebuilt, mask):
         np.testing.assert_array_equal(np.any(np.asarray(gradient) != 0, axis=-1), mask)
+
+
+def test_masked_patch_mse_by_hand():
+    """Three of four patches hidden, of two numbers each: the mean over hidden ones of their mean squares."""
+    difference = np.float32([[[1, 3], [50, 50]], [[2, 0], [0, -4]]])
+    hidden = jnp.asarray([[True, False], [True, True]])
+    targets = jnp.asarray(normal(2, 2, 2))
+    found = losses.masked_patch_mse(targets, targets + difference, hidden)
+    assert float(found) == pytest.approx((5 + 2 + 8) / 3, rel=1e-5)
+    assert float(losses.masked_patch_mse(targets, targets + 1, jnp.zeros((2, 2), bool))) == 0.0
+    for gradient in jax.grad(losses.masked_patch_mse, (0, 1))(targets, targets + difference, hidden):
+        np.testing.assert_array_equal(np.any(np.asarray(gradient)[0, 1] != 0), False)
+
+
+def test_statistics_of_a_patch():
+    """Mean 3 and sample variance 10/3 of 1, 2, 4, 5; a patch of one grey has a root of 1e-6."""
+    mean, deviation = losses.patch_statistics(jnp.asarray([[1.0, 2, 4, 5], [7, 7, 7, 7]]))
+    np.testing.assert_allclose(mean, [[3], [7]])
+    np.testing.assert_allclose(deviation, [[np.sqrt(10 / 3)], [1e-3]], rtol=1e-5)

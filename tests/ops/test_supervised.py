@@ -187,3 +187,14 @@ def test_the_other_rules_ignore_the_step():
         np.testing.assert_array_equal(always, supervised.class_balanced_weights(COUNTS, 0.9999))
     with pytest.raises(ValueError, match="'DRW', known: none, class_balanced, drw"):
         supervised.class_weights("DRW", COUNTS, 0.9999, 0, 160)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_smoothed_cross_entropy_is_that_of_smoothed_targets(smoothing):
+    """Against targets written out, in float64; labels of -1 do not count, whatever their logits hold."""
+    targets = np.eye(5)[LABELS] * (1 - smoothing) + smoothing / 5
+    each = -(targets * np.log(softmax(LOGITS))).sum(1)
+    logits = np.where(LABELS[:, None] < 0, np.nan, LOGITS)
+    found, gradient = jax.value_and_grad(supervised.smoothed_cross_entropy)(jnp.asarray(logits), LABELS, smoothing)
+    assert float(found) == pytest.approx(each[LABELS >= 0].mean(), rel=1e-5)
+    assert np.isfinite(gradient).all() and (np.asarray(gradient)[LABELS < 0] == 0).all()

@@ -35,7 +35,7 @@ def shown(monkeypatch):
 def test_contrast_has_a_panel_for_what_was_logged(tmp_path, shown):
     progress_charts.draw_contrast(Metrics(tuple(contrast_rows())), tmp_path / "contrast.png")
     titles = [one.get_title(loc="left") for one in shown["contrast"]]
-    assert titles == ["key told from the queue, %", "cosine of two views", "real keys in the queue, %"]
+    assert titles == ["own key told from the others, %", "cosine of two views", "real keys in the queue, %"]
     told, cosines, filled = shown["contrast"]
     assert told.lines[0].get_ydata()[0] == pytest.approx(40) and filled.lines[0].get_ydata()[0] == pytest.approx(50)
     assert [line.get_ydata()[0] for line in cosines.lines] == pytest.approx([0.9, 0.2])

@@ -103,3 +103,16 @@ def leaf_at(tree, path):
     for key in path:
         tree = tree[key.key]
     return tree
+
+
+def test_the_patch_embedding_can_stay_as_it_is():
+    """MoCo-v3's trick: every other leaf of a ViT trains; a network without patches has nothing to keep."""
+    tree = {
+        "backbone": {"patch_embed": {"kernel": 0.0, "bias": 0.0}, "block_0": {"fc1": {"kernel": 0.0}}},
+        "heads": 0.0,
+    }
+    found = trained(tree, "all_but_patch_embed", 0)
+    assert found["backbone"]["patch_embed"] == {"kernel": False, "bias": False}
+    assert found["backbone"]["block_0"]["fc1"]["kernel"] and found["heads"]
+    with pytest.raises(UserError, match="no patch embedding: set --config.optim.trains=all"):
+        trained({"backbone": {"conv": {"kernel": 0.0}}}, "all_but_patch_embed", 0)
