@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report.facts import SHORT_METHODS
+from gssl_jax.report.method_words import SHORT_METHODS
 from gssl_jax.report.reading import RunFiles
 from gssl_jax.runs.staleness import effective
 

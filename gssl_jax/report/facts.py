@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gssl_jax.knobs import at, is_number
+from gssl_jax.report.method_words import METHODS, SHORT_METHODS, WITH_LABELS
 from gssl_jax.report.reading import RunFiles, flatten
 from gssl_jax.report.words import Row, class_scores, pretext_words
 
@@ -15,31 +16,6 @@ INTERVALS = {
     "t-draws": "Student's t over the draws of the labelled images",
     "bootstrap-test": "bootstrap over the test images",
 }
-METHODS = {
-    "maskcluster": "clusters of masked images by student and teacher, without labels (MaskCluster)",
-    "moco": "contrast with a queue of keys, without labels (MoCo v2)",
-    "byol": "prediction of a teacher's view, without labels and without negatives (BYOL)",
-    "simclr": "contrast of the views of a batch, without labels (SimCLR)",
-    "moco_v3": "contrast with the keys of a slower network in the batch, without labels (MoCo v3)",
-    "mae": "left-out patches rebuilt by a decoder, without labels (MAE)",
-    "simmim": "hidden patches rebuilt by a linear head, without labels (SimMIM)",
-    "supervised": "supervised training on the labels alone",
-    "gated": "supervised training with gated pretext tasks (G-SSL)",
-    "fixmatch": "semi-supervised training with gated pretext tasks (FixMatch with G-SSL)",
-}
-SHORT_METHODS = {
-    "maskcluster": "MaskCluster",
-    "moco": "MoCo v2",
-    "byol": "BYOL",
-    "simclr": "SimCLR",
-    "moco_v3": "MoCo v3",
-    "mae": "MAE",
-    "simmim": "SimMIM",
-    "supervised": "Supervised",
-    "gated": "G-SSL",
-    "fixmatch": "FixMatch with G-SSL",
-}
-WITH_LABELS = ("gated", "fixmatch", "supervised")
 LOSSES = {"ce": "cross-entropy", "ldam": "LDAM", "focal": "focal loss"}
 REWEIGHTING = {
     "drw": "classes reweighted by their effective number from {drw_start} {unit}s on",

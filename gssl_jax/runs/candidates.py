@@ -19,13 +19,13 @@ from gssl_jax.interop import architecture, cached
 from gssl_jax.interop.architecture import Known
 from gssl_jax.interop.load import load_backbone
 from gssl_jax.methods.base import Clock
+from gssl_jax.methods.known import METHODS
 from gssl_jax.models.build import Backbone, build_backbone
 from gssl_jax.models.vit import ViT
 from gssl_jax.ops.keys import named
 from gssl_jax.presets import VITS
 from gssl_jax.runs import restored
 from gssl_jax.runs.lineage import arrays_digest
-from gssl_jax.runs.parts import METHODS
 
 RANDOM, PIXELS, UNTRAINED = "random", "pixels", ":untrained"
 CROP = 8 / 7

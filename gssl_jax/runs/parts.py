@@ -21,27 +21,13 @@ from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import segmentation, suite
 from gssl_jax.evals.linear import solver_bytes
 from gssl_jax.knobs import flat as flattened
-from gssl_jax.methods import byol, fixmatch, gated, mae, maskcluster, moco, moco_v3, simclr, simmim, supervised
 from gssl_jax.methods.base import Clock, Kind, Method
+from gssl_jax.methods.known import METHODS
 from gssl_jax.models.build import Backbone, build_backbone
 from gssl_jax.runs import handover
 from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser, heads_warm_up
 from gssl_jax.training.trainable import limited
-
-METHODS = {
-    "maskcluster": maskcluster.KIND,
-    "gated": gated.KIND,
-    "fixmatch": fixmatch.KIND,
-    "moco": moco.KIND,
-    "byol": byol.KIND,
-    "simclr": simclr.KIND,
-    "moco_v3": moco_v3.KIND,
-    "mae": mae.KIND,
-    "simmim": simmim.KIND,
-    "supervised": supervised.KIND,
-}
-"""Every value `config.method.name` may have."""
 
 UNITS = ("step", "epoch")
 WHICH = ("teacher", "student")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gssl_jax.knobs import flat
-from gssl_jax.runs.parts import METHODS
+from gssl_jax.methods.known import METHODS
 
 Tree = Mapping[str, Any]
 

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 
 from gssl_jax.methods.base import Clock
+from gssl_jax.methods.known import METHODS
 from gssl_jax.models.build import build_backbone
 from gssl_jax.models.resnet import ResNet
-from gssl_jax.runs.parts import METHODS
 from gssl_jax.training.mesh import make_mesh, put_batch, replicated
 from gssl_jax.training.state import TrainState
 from gssl_jax.training.step import make_step

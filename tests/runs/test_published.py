@@ -13,10 +13,10 @@ from rich.console import Console
 from gssl_jax.errors import UserError
 from gssl_jax.interop.save import safetensors_bytes, timm_weights
 from gssl_jax.methods.base import Clock
+from gssl_jax.methods.known import METHODS
 from gssl_jax.methods.maskcluster import build
 from gssl_jax.models.build import build_backbone
 from gssl_jax.runs import stage
-from gssl_jax.runs.parts import METHODS
 from gssl_jax.training.state import TrainState
 from tests.runs.recipes import recipe
 
