@@ -100,6 +100,24 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
             tolerance=1e-3,  # largest gradient norm over the classes
         )
     )
+    e.segmentation.decoder = ConfigDict(
+        dict(
+            steps=0,  # 0 = off
+            batch_size=16,
+            width=64,  # channels of the decoder
+            learning_rates=(1e-3, 3e-4),  # validation images choose
+            layer_decay=0.65,  # of the rate, from block to block towards the input [BEiT, iBOT]
+            weight_decay=0.05,
+            warmup=0.1,  # share of the steps
+            frozen=False,  # the decoder alone learns
+            shots=(0,),  # images for each class that show it, 0 = all but those for validation
+            draws=1,
+            validation=0.2,  # share of the images, none of them learned from, that chooses rate and step
+            every=0,  # steps between validations; 0 = at the end only
+            scale=(0.5, 1.0),
+            flip=0.5,
+        )
+    )
     e.bootstrap = ConfigDict(dict(resamples=1000))
     e.health = ConfigDict(
         dict(

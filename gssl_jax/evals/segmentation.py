@@ -22,7 +22,7 @@ from jax import Array
 
 from gssl_jax.data.sources import IGNORED
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.evals import logistic
+from gssl_jax.evals import logistic, segment_finetune
 from gssl_jax.evals.intervals import entry, t_interval
 from gssl_jax.evals.knn import knn_scores
 from gssl_jax.evals.miou import Counts, counted, joined, miou, miou_entry, told
@@ -72,6 +72,7 @@ def check(settings: Any, parts: Sequence[str], backbone: Backbone, data: Any) ->
             raise UserError(f"evals.segmentation.knn.{name} is {settings.knn[name]}: give a number above 0")
     if min(settings.shots, default=1) < 1:
         raise UserError(f"evals.segmentation.shots is {settings.shots}: give images per class, each at least 1")
+    segment_finetune.check(settings.decoder)
     linear = settings.linear
     if not linear.l2_grid or min(*linear.l2_grid, linear.shots_l2) <= 0:
         raise UserError(

@@ -33,8 +33,8 @@ AREA = (
 )
 OVERLAP = (
     "Mean over the classes of pixels of the intersection over union (IoU) of predicted and true masks of test images, "
-    "times 100, below it the 95 % interval: 100 is without a fault. This is no accuracy: a class of few pixels counts as "
-    "much as any other. "
+    "times 100, below it the 95 % interval: 100 is without a fault. This is no accuracy: a class of few pixels counts "
+    "as much as any other. "
 )
 STARTS = {"accuracy": ACCURACY, "mean AUROC": AREA, "mean IoU": OVERLAP}
 SMALL = "Only a small classifier is trained on the frozen features"

@@ -11,7 +11,10 @@ import numpy as np
 from jax import Array
 
 from gssl_jax.data import subsets
-from gssl_jax.evals import segmentation
+from gssl_jax.data.arrays import evaluation_batches
+from gssl_jax.data.sources.subset import Subset
+from gssl_jax.evals import segment_finetune, segmentation
+from gssl_jax.evals.patches import draw_images, held_out_images
 from gssl_jax.ops.patches import patchify
 
 if TYPE_CHECKING:
@@ -27,6 +30,59 @@ def judge(judge: Judge, variables: Any) -> Entries:
         return {}
     feature, known = judge.settings.segmentation.feature, judge.settled(variables)
     return judge._told(_entries(judge, judge._apply, known, feature, sharding=judge._sharding))
+
+
+def teach(judge: Judge, variables: Any) -> Entries:
+    """The decoder of `evals.segmentation.decoder`, for every number of labelled images; empty where it is off.
+
+    The images that choose are the same for every backbone and every number, and are never among the labelled ones.
+    """
+    settings, found = judge.settings.segmentation.decoder, dict[str, dict[str, Any]]()
+    if not judge.segmented or not settings.steps:
+        return {}
+    known, count = judge.settled(variables), len(judge._train_labels())
+    held = np.sort(held_out_images(count, settings.validation, judge._seed))
+    rows = np.setdiff1d(np.arange(count), held)
+    kind = "decoder" if settings.frozen else "upernet"
+    for shots in settings.shots:
+        draws = [rows] * settings.draws
+        if shots:
+            present = _present(judge, rows)
+            draws = [rows[draw_images(present, shots, judge._seed, draw)] for draw in range(settings.draws)]
+        found |= segment_finetune.finetune(
+            judge._parts.backbone,
+            known,
+            [_pool(judge, drawn) for drawn in draws],
+            judge._opened("train", held),
+            judge._opened("test"),
+            name=f"segment_{shots}_{kind}" if shots else f"segment_{kind}",
+            settings=settings,
+            names=judge._parts.train.parts,
+            seed=judge._seed,
+            resamples=judge.settings.bootstrap.resamples,
+            sharding=judge._placed(settings.batch_size),
+        )
+    return judge._told(found)
+
+
+def _present(judge: Judge, rows: np.ndarray) -> np.ndarray:
+    """Which class is to be seen in which of some training images, bool [n, classes]."""
+    batches = judge._opened("train", rows)()
+    masks = np.concatenate([batch["segmentation"][batch["valid"]] for batch in batches])
+    return np.stack([(masks == part).any((1, 2)) for part in range(len(judge._parts.train.parts))], axis=1)
+
+
+def _pool(judge: Judge, rows: np.ndarray) -> segment_finetune.MaskPool:
+    """Training images by row with their masks, from memory where they fit, else decoded as they are picked."""
+    held, data, resize = judge.sets["train"], judge._parts.config.data, judge.settings.data.resize
+
+    def pick(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(held, Mapping):
+            return held["image"][rows[asked]], held["segmentation"][rows[asked]]
+        batch = next(evaluation_batches(Subset(held, rows[asked]), len(asked), data, resize))
+        return batch["image"], batch["segmentation"]
+
+    return segment_finetune.MaskPool(len(rows), pick)
 
 
 def judge_pixels(judge: Judge) -> Entries:

@@ -144,10 +144,10 @@ class Judge:
         backbone.
         """
         e = self.settings
+        entries = dense.teach(self, variables)
         if not self.labelled or not (e.sgd_linear.steps or self._draws):
-            return {}
+            return entries
         variables = self.settled(variables)
-        entries: Entries = {}
         common: dict[str, Any] = {"feature": e.linear.feature, "classes": self._parts.train.classes}
         common |= {"seed": self._seed, "resamples": e.bootstrap.resamples}
         if e.sgd_linear.steps:
