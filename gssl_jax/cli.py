@@ -41,12 +41,17 @@ class Options(NamedTuple):
 
 
 def parse(
-    argv: Sequence[str], usage: str = USAGE, more: Sequence[str] = ("redo",), switches: Sequence[str] = ()
+    argv: Sequence[str],
+    usage: str = USAGE,
+    more: Sequence[str] = ("redo",),
+    switches: Sequence[str] = (),
+    needs: str = "stages",
 ) -> Options | None:
     """The options of `argv` (program name first), or None after printing the help.
 
     `more` are the flags of the entry point beside --config, --workdir, --debug and --help, `switches` those without a
-    value; those not given are empty.
+    value; those not given are empty. `needs` is a group that tells recipes, which have stages, from studies, which have
+    methods.
     Raises UserError for a flag, key, preset or value that is not known, naming the nearest one.
     """
     if "--help" in argv or "-h" in argv or len(argv) == 1:
@@ -68,6 +73,9 @@ def parse(
         raise explained(problem, argv, recipe) from problem
     if len(left) > 1:
         raise UserError(f"{left[1]!r} is not a flag: options begin with --, see --help")
+    if needs not in config:
+        other = "study" if "methods" in config else "main"
+        raise UserError(f"{recipe} is of another kind, without {needs}: it is for python -m gssl_jax.{other}")
     config.lock()
     workdir = str(values["workdir"].value)
     if "://" in workdir:

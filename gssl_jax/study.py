@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     128 + n on signal n)."""
     argv = list(sys.argv if argv is None else argv)
     try:
-        options = parse(argv, USAGE, FLAGS, SWITCHES)
+        options = parse(argv, USAGE, FLAGS, SWITCHES, "methods")
         return 0 if options is None else run(options, Console(soft_wrap=True))
     except UserError as problem:
         if "--debug" in argv:

@@ -11,7 +11,7 @@ from gssl_jax.runs.parts import assemble, stage_config
 from gssl_jax.training.mesh import make_mesh
 from gssl_jax.training.state import create_state
 from gssl_jax.training.step import gather, transition
-from tests.runs.recipes import CONFIGS, module, recipe
+from tests.runs.recipes import CONFIGS, STUDIES, module, recipe
 
 PRESETS = {
     "maskcluster_vit": [
@@ -174,7 +174,7 @@ def test_a_step_of_every_preset_has_its_shapes(name, preset, assembled):
 
 
 def test_the_presets_tested_here_are_all_there_are():
-    assert sorted(PRESETS) == sorted(path.stem for path in CONFIGS.glob("*.py"))
+    assert sorted((*PRESETS, *STUDIES)) == sorted(path.stem for path in CONFIGS.glob("*.py"))
     for name, found in PRESETS.items():
         assert {preset.partition(",")[0] for preset in found} == set(module(name).PRESETS), name
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gssl_jax import study
-from gssl_jax.runs import costs
+from gssl_jax import main, study
+from gssl_jax.runs import costs, studying
 from gssl_jax.runs import study as cells
 from tests.report.studies import filled
 
@@ -27,6 +27,7 @@ def priced(monkeypatch):
         return {name: costs.Cost(1e6, 1, "") for name in recipes}, 0.1
 
     monkeypatch.setattr(costs, "look", look)
+    monkeypatch.setattr(studying, "side_by_side", lambda works, *_: pytest.fail("ran") if works else 0)
 
 
 def test_help_names_every_flag(capsys):
@@ -46,6 +47,7 @@ def test_help_names_every_flag(capsys):
         ((RECIPE, "--cells=dino-*"), "maskcluster-sinkhorn-sinkhorn-s0"),
         (("--config=configs/study.py:photo",), "photos"),
         ((RECIPE, "--config.preset=tinny"), "tiny"),
+        (("--config=configs/objectives.py:tiny",), "python -m gssl_jax.main"),
         ((RECIPE, "--config.budget.reference=ibot"), "maskcluster"),
     ],
 )
@@ -66,6 +68,11 @@ def test_a_mistake_in_what_cells_change_is_refused_before_anything_runs(tmp_path
     recipe.write_text(text.replace("dict(tensorboard=False)", "dict(tensorbord=False)"))
     assert call(f"--config={recipe}:tiny", f"--workdir={tmp_path / 's'}") == 2
     assert "run.tensorboard" in capsys.readouterr().err
+
+
+def test_a_study_is_nothing_to_train(capsys):
+    assert main.main(["main", RECIPE]) == 2
+    assert "python -m gssl_jax.study" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_cells_and_cost_and_runs_nothing(tmp_path, capsys, priced):
@@ -90,7 +97,7 @@ def value(cell, key):
 
 
 def test_tables_are_of_what_is_there(tmp_path, capsys):
-    config = study.parse(["study", RECIPE], study.USAGE, study.FLAGS, study.SWITCHES).config
+    config = study.parse(["study", RECIPE], study.USAGE, study.FLAGS, study.SWITCHES, "methods").config
     folder = filled(tmp_path / "study", config, value)
     assert call(RECIPE, "--tables", f"--workdir={folder.path}") == 0
     assert "| MaskCluster sinkhorn/sinkhorn; joint | **50.5 \u00b1 0.7** |" in capsys.readouterr().out
@@ -100,7 +107,7 @@ def test_tables_are_of_what_is_there(tmp_path, capsys):
 
 
 def test_a_study_that_is_over_prints_its_headline_and_exits_with_0(tmp_path, capsys, priced, monkeypatch):
-    config = study.parse(["study", RECIPE], study.USAGE, study.FLAGS, study.SWITCHES).config
+    config = study.parse(["study", RECIPE], study.USAGE, study.FLAGS, study.SWITCHES, "methods").config
     folder = filled(tmp_path / "study", config, value)
     monkeypatch.setattr(cells.Folder, "check", lambda *_: None)
     assert call(RECIPE, f"--workdir={folder.path}") == 0

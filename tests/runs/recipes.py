@@ -4,6 +4,8 @@ import importlib.util
 from pathlib import Path
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+STUDIES = ("study",)
+"""What trains nothing by itself: grids over the recipes."""
 
 
 def module(name="maskcluster_vit"):
