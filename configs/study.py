@@ -80,19 +80,31 @@ def base():
     return c
 
 
+def mosaics(c, options):
+    """Judges every cell on pictures pieced together from the photographs too: several labels an image, and masks."""
+    c.judged.mosaics = f"--data=mosaics --evals=linear,segmentation{options}"
+    c.report.measures += (
+        *("mosaics/linear/map", "mosaics/linear/auroc"),
+        *("mosaics/segment_5_linear/miou", "mosaics/segment_linear/miou"),
+    )
+
+
 def photos(c):
     """54 cells of about 3 minutes on a core and three more that should collapse."""
     c.budget.duration = 300.0
     c.cell.evals = ConfigDict(dict(tsne_points=200))
     c.cell.run = ConfigDict(dict(tensorboard=False))
+    mosaics(c, "")
     c.jobs = 2
     c.limit = 100.0
-    c.overhead = 45.0
+    c.overhead = 60.0
 
 
 def full(c, images="photos_rgb"):
     """All controls at both levels wherever there is a level."""
     c.preset = images
+    if images.startswith("photos"):
+        mosaics(c, "")
     every = (*CONTROLS, "none")
     for name in ("dino", "msn", "swav"):
         own = c.methods[name].controls
@@ -108,6 +120,8 @@ def tiny(c):
     c.methods = ConfigDict(dict(maskcluster=method("joint", "sinkhorn/sinkhorn", "none/none")))
     c.seeds = (0, 1)
     c.cell.run = ConfigDict(dict(tensorboard=False))
+    fewer = ("linear.max_iterations=50", "segmentation.images=50", "segmentation.patches=500", "segmentation.draws=2")
+    mosaics(c, "".join(f" --evals.{one}" for one in fewer))
     c.overhead = 30.0
 
 

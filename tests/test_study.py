@@ -98,7 +98,7 @@ def value(cell, key):
 
 def test_tables_are_of_what_is_there(tmp_path, capsys):
     config = study.parse(["study", RECIPE], study.USAGE, study.FLAGS, study.SWITCHES, "methods").config
-    folder = filled(tmp_path / "study", config, value)
+    folder = filled(tmp_path / "study", config, value, judged={"mosaics": {"linear/auroc": 0.6}})
     assert call(RECIPE, "--tables", f"--workdir={folder.path}") == 0
     assert "| MaskCluster sinkhorn/sinkhorn; joint | **50.5 \u00b1 0.7** |" in capsys.readouterr().out
     assert folder.report.exists()
@@ -108,7 +108,7 @@ def test_tables_are_of_what_is_there(tmp_path, capsys):
 
 def test_a_study_that_is_over_prints_its_headline_and_exits_with_0(tmp_path, capsys, priced, monkeypatch):
     config = study.parse(["study", RECIPE], study.USAGE, study.FLAGS, study.SWITCHES, "methods").config
-    folder = filled(tmp_path / "study", config, value)
+    folder = filled(tmp_path / "study", config, value, judged={"mosaics": {"linear/auroc": 0.6}})
     monkeypatch.setattr(cells.Folder, "check", lambda *_: None)
     assert call(RECIPE, f"--workdir={folder.path}") == 0
     said = capsys.readouterr().out

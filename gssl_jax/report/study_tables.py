@@ -10,11 +10,11 @@ import numpy as np
 
 from gssl_jax.evals.prediction import rank_correlations
 from gssl_jax.report.facts import duration
-from gssl_jax.report.measures import is_auroc
+from gssl_jax.report.measures import kind
 from gssl_jax.report.study_cells import LOGGED, STATUS, Seen, Setting, Study, measure_words
 from gssl_jax.report.study_verdict import LEVELS, SURE, chance, contrasts, effects, points
 from gssl_jax.report.tables import table
-from gssl_jax.report.words import per_cent
+from gssl_jax.report.words import listing, per_cent
 
 NONE = "\u2013"
 SPREAD = " \u00b1 "
@@ -89,10 +89,11 @@ def scores_table(study: Study) -> Grid:
         means.append([float(np.mean(one)) if one and ranked else -np.inf for one in found])
     table = np.asarray(means).reshape(len(rows), -1)
     bold = {(int(column.argmax()), k + 1) for k, column in enumerate(table.T) if np.isfinite(column.max())}
-    areas = " Mean AUROC times 100 where a column says so." if any(map(is_auroc, study.measures)) else ""
+    others = [one for one in dict.fromkeys(map(kind, study.measures)) if one != "accuracy"]
+    said = f" Columns of {listing(others)} are times 100." if others else ""
     caption = (
         "Accuracy on test images in per cent: mean over seeds and standard deviation between them; the highest mean "
-        f"without labels is bold in each column.{areas}"
+        f"without labels is bold in each column.{said}"
     )
     return Grid(caption, ("setting", *_names(study)), tuple(rows), frozenset(bold))
 

@@ -225,6 +225,7 @@ def test_judgements_of_other_images_are_measures_of_their_own(tmp_path):
     study = read_study(config, folder)
     assert study.seen[0].scores["mosaics/linear/auroc"] == 0.7
     assert scores_table(study).headings[-1] == "mosaics: linear, mean AUROC"
+    assert scores_table(study).caption.endswith("Columns of mean AUROC are times 100.")
 
 
 def test_families_are_means_of_their_methods_with_their_own_controls(tmp_path):
