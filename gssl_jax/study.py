@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             raise
         return refuse(problem)
+    except KeyboardInterrupt:  # before a cell has begun, or at the second one
+        print("interrupted; what is done stays, the same command goes on there", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def run(options: Options, console: Console) -> int:
@@ -87,9 +91,11 @@ def run(options: Options, console: Console) -> int:
     if ended.signal:
         console.print("stopped; the same command goes on there", highlight=False)
         return 128 + ended.signal
-    if ended.failed or ended.left:
-        console.print(f"{len(ended.failed)} cells failed, {len(ended.left)} are left to run", highlight=False)
-    return int(bool(ended.failed or ended.left))
+    states = [folder.state(cell, list(config.judged)) for cell in wanted]
+    failed, rest = states.count("failed"), len(states) - states.count("finished")
+    if rest:
+        console.print(f"{failed} cells failed (--retry runs them again), {rest - failed} are left", highlight=False)
+    return int(rest > 0)
 
 
 def loaded(config: ConfigDict, cell, duration: float | None) -> ConfigDict:

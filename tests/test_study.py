@@ -116,7 +116,17 @@ def test_a_study_that_is_over_prints_its_headline_and_exits_with_0(tmp_path, cap
     assert "MaskCluster sinkhorn/sinkhorn has the highest mean" in said
     folder.note(cells.Cell("maskcluster", "none/none", 1), 1, 3.0, "ValueError: no", False)
     (folder.run(cells.Cell("maskcluster", "none/none", 1)) / "report.html").unlink()
-    assert call(RECIPE, f"--workdir={folder.path}") == 0  # failed before, not run again and told in the report
+    assert call(RECIPE, f"--workdir={folder.path}") == 1  # failed before, not run again
+    assert "1 cells failed (--retry runs them again), 0 are left" in capsys.readouterr().out
+
+
+def test_a_study_that_is_interrupted_before_its_first_cell_says_so(tmp_path, capsys, priced, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(costs, "look", interrupted)
+    assert call(RECIPE, f"--workdir={tmp_path / 'study'}") == 130
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -98,7 +98,8 @@ class _Lanes:
         cwd: Path | None,
     ) -> None:
         self._waiting, self._jobs, self._ended, self._may_begin, self._cwd = waiting, jobs, ended, may_begin, cwd
-        self._lock, self._running, self._stopped = threading.Lock(), set[subprocess.Popen[bytes]](), False
+        self._lock, self._running = threading.Lock(), set[subprocess.Popen[bytes]]()
+        self._stopped = self._signalled = False
         self._surroundings = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled.resolve())}
 
     def run(self, job: int) -> None:
@@ -118,7 +119,7 @@ class _Lanes:
     def stop(self, number: int) -> None:
         """Begins nothing more and sends the signal `number` to what runs."""
         with self._lock:
-            self._stopped = True
+            self._stopped = self._signalled = True
             for process in self._running:
                 process.send_signal(number)
 
@@ -144,6 +145,7 @@ class _Lanes:
                 code = process.wait()
                 with self._lock:
                     self._running.discard(process)
+                    code = -signal.SIGINT if code < 0 and self._signalled else code  # killed here, at the second signal
                 if code:
                     break
         said = work.log.read_bytes()[begun:].decode("utf-8", "replace")

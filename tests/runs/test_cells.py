@@ -76,6 +76,28 @@ def test_a_signal_is_passed_on_and_nothing_more_begins(tmp_path):
     assert [(name, how.code) for name, how in ended] == [("a", 7)]
 
 
+def test_a_second_signal_kills_what_runs_and_that_is_no_failure(tmp_path):
+    """The child does not heed SIGINT; the second one raises here, and the child is told of as interrupted."""
+    code = (
+        "import pathlib, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(tmp_path / 'on')!r}).touch()\ntime.sleep(60)"
+    )
+
+    def interrupt():
+        while not (tmp_path / "on").exists():
+            time.sleep(0.02)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.0)
+
+    thread, ended = threading.Thread(target=interrupt), []
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([work(tmp_path, "a", code)], 1, tmp_path, lambda one, how: bool(ended.append(how.code)))
+    thread.join()
+    assert ended == [-signal.SIGINT]
+
+
 def test_programs_are_kept_in_one_place(tmp_path):
     _, [(_, how)] = run(tmp_path, [work(tmp_path, "a", "import os; print(os.environ['JAX_COMPILATION_CACHE_DIR'])")])
     assert how.said == f"{(tmp_path / 'compiled').resolve()}\n"
