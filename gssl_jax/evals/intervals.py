@@ -63,15 +63,15 @@ def paired(one: np.ndarray, other: np.ndarray, interval: str, seed: int, resampl
     """The difference one - other of samples of the same images, or of the same draws: `value`, `low`, `high`, `n` and
     `interval`, the kind of interval that the entries have and `paired-` before it.
 
-    By what is resampled, pairs, a difference is told that is small beside the spread that both have in common.
+    Since pairs are resampled, a difference can be told that is small beside the spread that both have in common. There
+    is no interval where all differences are equal.
     """
     difference = np.asarray(one, np.float64) - np.asarray(other, np.float64)
-    if interval == "t-draws":
-        found: tuple[float | None, ...] = t_interval(difference)
-        if not difference.std():
-            found = (found[0], None, None)  # the same in every draw: no spread to tell
+    found: tuple[float | None, ...]
+    if not difference.std():
+        found = (float(difference.mean()), None, None)  # the same everywhere: no spread to tell
     else:
-        found = bootstrap_interval(difference, seed, resamples)
+        found = t_interval(difference) if interval == "t-draws" else bootstrap_interval(difference, seed, resamples)
     return {
         **dict(zip(("value", "low", "high"), found, strict=True)),
         "n": len(difference),

@@ -52,6 +52,16 @@ FIXED = (
     "The intervals cover the choice of test images, or of labelled ones, and not the luck of a training: each backbone "
     "is taken as it is."
 )
+MAPS = (
+    "t-SNE of test features: clumps of one colour and shape are classes that few labels can separate. Panels have no "
+    "common scale or direction."
+)
+LONGEST_TITLE = 30
+"""Letters of a name above a panel."""
+
+MOST_SHEETS = 4
+"""Backbones whose neighbours are shown; the first ones."""
+
 NETWORKS = {"run": "of a run", "weights": "weights", "random": "untrained", "pixels": "no network"}
 
 
@@ -182,9 +192,9 @@ def _differences(results: Mapping[str, Any], rows: Sequence[Row], names: Sequenc
     others = [name for name in names[1:] if results["differences"].get(name)]
     lines = []
     for row in rows:
-        found = [score(results["differences"][name].get(row.key)) for name in others]
-        if any(found):
-            lines.append(_line(row, [_difference(one) for one in found]))
+        found = [(against(results, row, name), score(results["differences"][name].get(row.key))) for name in others]
+        if any(one for _, one in found):
+            lines.append(_line(row, [_difference(*both) for both in found]))
     if not lines:
         return ""
     headings = ("measure", *(f"{names[0]} \u2212 {name}" for name in others))
@@ -193,15 +203,15 @@ def _differences(results: Mapping[str, Any], rows: Sequence[Row], names: Sequenc
     )
 
 
-def _difference(one: Score | None) -> str:
-    if one is None:
+def _difference(points: tuple[float, str] | None, one: Score | None) -> str:
+    """Points between the printed scores, with the interval of the paired difference."""
+    if one is None or points is None:
         return "<td>\u2013</td>"
-    points = text(signed(100 * one.value))
+    said = text(signed(points[0]) if points[0] else "0.0")
     if one.low is None or one.high is None:
-        return f"<td>{points}<small>no interval</small></td>"
-    clear = one.low > 0 or one.high < 0
-    said = f"{signed(100 * one.low)} to {signed(100 * one.high)}"
-    return f"<td>{f'<b>{points}</b>' if clear else points}<small>{text(said)}</small></td>"
+        return f"<td>{said}<small>no interval</small></td>"
+    words = f"{signed(100 * one.low)} to {signed(100 * one.high)}"
+    return f"<td>{f'<b>{said}</b>' if one.low > 0 or one.high < 0 else said}<small>{text(words)}</small></td>"
 
 
 def _backbones(results: Mapping[str, Any]) -> str:
@@ -212,12 +222,13 @@ def _backbones(results: Mapping[str, Any]) -> str:
         origin = [NETWORKS[one["kind"]], *(str(one[key]) for key in ("model", "path", "layout") if one.get(key))]
         origin += [f"step {one['step']:,}"] if "step" in one else []
         origin += [f"seed {one['seed']}"] if "seed" in one else []
-        shown = f"images of {images['image_size']} px, {images['channels']} channels"
-        shown += f", shorter side {images['resize']} px before they are cut"
+        shown = f"images of {images['image_size']} px from a shorter side of {images['resize']}, "
+        shown += "grey" if images["channels"] == 1 else f"{images['channels']} channels"
         if one["kind"] != "pixels":
             shown += f", mean {text_of(images['mean'])}, deviation {text_of(images['std'])}"
             origin += [one["network"], f"{one['parameters']:,} parameters"]
-        words = [", ".join(origin), shown, f"digest {one['digest'][:12]}", *one["notes"]]
+        words = [", ".join(origin), shown, *([] if one["kind"] == "pixels" else [f"digest {one['digest'][:12]}"])]
+        words += one["notes"]
         if one["unreadable_images"]:
             words.append(f"{one['unreadable_images']} images could not be read")
         terms.append((name, "; ".join(words) + "."))
@@ -236,11 +247,12 @@ def _pictures(results: Mapping[str, Any], folder: Path) -> str:
     if maps:
         path = attempt(lambda: comparison_figures.draw_maps(maps, classes, folder / "figures"), "The maps are missing.")
         if isinstance(path, Path):
-            order = "" if short_names(list(maps)) == list(maps) else f" From left to right: {', '.join(maps)}."
+            whole = short_names(list(maps), LONGEST_TITLE) == list(maps)
+            said = MAPS if whole else f"{MAPS} From left to right: {', '.join(maps)}."
             alt = "Test images as points in two dimensions, coloured by class, a panel for each backbone"
-            parts.append(f'<div class="sheets">{embedded(path, "tsne", f"t-SNE.{order}", alt, kind="chart")}</div>')
+            parts.append(f'<div class="sheets">{embedded(path, "tsne", said, alt, kind="chart")}</div>')
     sheets = []
-    for k, (name, one) in enumerate(held.items()):
+    for k, (name, one) in enumerate(list(held.items())[:MOST_SHEETS]):
         arrays: Mapping[str, np.ndarray] = one.pictures["neighbours"]
         place_of = folder / "figures" / f"backbone-{k}"
         drawn = attempt(lambda a=arrays, f=place_of: pictures.draw_neighbours(a, classes, f), "The sheet is missing.")  # type: ignore[misc]
