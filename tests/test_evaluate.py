@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from gssl_jax import evaluate, export
@@ -12,22 +16,60 @@ from gssl_jax.evaluate import changed, joined, named, read
 from gssl_jax.main import main as train
 from gssl_jax.protocols import evaluation
 from gssl_jax.runs import judging
+from gssl_jax.runs.evaluation import Judge
+from gssl_jax.runs.folder import RunFolder
+from gssl_jax.runs.parts import assemble, stage_config
+from gssl_jax.training.checkpoint import Checkpoints
+from gssl_jax.training.mesh import replicated
+from gssl_jax.training.state import create_state
+from gssl_jax.training.step import gather
+from tests.runs.recipes import recipe
+from tests.tiny import filled
 
-SHORT = ("--config.optim.duration=2.0", "--config.evals.lowshot.draws=3", "--config.evals.lowshot.shots=(1,)",
-         "--config.evals.bootstrap.resamples=50", "--config.seed=3")  # fmt: skip
+SHORT = {"evals.lowshot.draws": 3, "evals.lowshot.shots": (1,), "evals.bootstrap.resamples": 50, "seed": 3}
+STEP = 2
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A tiny run of two steps, with its export."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert train(["main", "--config=configs/maskcluster_vit.py:tiny", f"--workdir={folder}", *SHORT]) == 0
-    assert export.main(["export", str(folder), "--format=safetensors"]) == 0
-    return folder
+    """What a tiny run leaves behind, with its export; judged as a run is, but with random numbers for training."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "tiny")
+    config = recipe("tiny")
+    config.update_from_flattened_dict(SHORT)
+    folder.claim(config)
+    parts = assemble(stage_config(config, "target"))
+    index = {"index": np.zeros(32, np.int32), "draw": np.zeros(32, np.int32)}
+    resident = {"train": {"image": jnp.zeros((2, config.data.canvas, config.data.canvas, 1), jnp.uint8)}}
+
+    def begin(key):
+        return create_state(parts.method, parts.optimiser, gather(resident, {"train": index}), key)
+
+    fresh = jax.jit(begin)(jax.random.key(config.seed))
+    grown = jax.tree.map(lambda x, y: x + y, fresh.method_state, filled(fresh.method_state, 1, 0.1))
+    with Checkpoints(folder.checkpoints(0, "target"), 1) as checkpoints:
+        checkpoints.save(dataclasses.replace(fresh, method_state=grown, step=jnp.int32(STEP)), {})
+    judge = Judge(parts, config.seed)
+    trained, untrained = (
+        judge.judge(jax.device_put(parts.method.backbone(fresh.params, state, "teacher"), replicated(parts.mesh)))
+        for state in (grown, fresh.method_state)
+    )
+    controls = {"untrained": untrained, "pixels": judge.judge_pixels()}
+    said = {"selected_step": STEP, "versions": {"gssl_jax": "0.1.0"}}
+    folder.write_results({"schema": 1, "eval": trained, "controls": controls, "run": said})
+    assert export.main(["export", str(folder.path), "--format=safetensors"]) == 0
+    return folder.path
 
 
 def call(*words):
     return evaluate.main(["evaluate", *map(str, words)])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_trained_gives_its_own_numbers(tmp_path, capsys, monkeypatch):
+    given = [f"--config.{key}={value}" for key, value in SHORT.items()] + ["--config.optim.duration=2.0"]
+    assert train(["main", "--config=configs/maskcluster_vit.py:tiny", f"--workdir={tmp_path / 'tiny'}", *given]) == 0
+    assert export.main(["export", str(tmp_path / "tiny"), "--format=safetensors"]) == 0
+    test_a_run_gives_its_own_numbers_and_so_does_its_export(tmp_path / "tiny", tmp_path, capsys, monkeypatch)
 
 
 def test_a_run_gives_its_own_numbers_and_so_does_its_export(run, tmp_path, capsys, monkeypatch):
