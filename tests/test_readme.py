@@ -1,13 +1,16 @@
 """The README's commands: what they name is there, and every recipe they start can be read."""
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from gssl_jax import evaluate
 from gssl_jax.cli import parse
-from gssl_jax.runs import arms
+from gssl_jax.protocols import evaluation
+from gssl_jax.runs import arms, judging
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -42,6 +45,14 @@ def test_arms_that_are_written_out_are_there(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     options = parse(["arms", *command.split("gssl_jax.arms", 1)[1].split()], more=("arms", "shared"))
     assert len(arms.chosen(options.config, ())) == 7
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "gssl_jax.evaluate" in line])
+def test_a_judging_that_is_written_out_can_be_read(command):
+    options = evaluate.read(["evaluate", *shlex.split(command.split("gssl_jax.evaluate", 1)[1])])
+    assert options is not None
+    changed = evaluate.changed(evaluation("photos", "", "train", "test", 32), options.changes)
+    judging.chosen(options.values["evals"].split(","), changed)
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"[\w/]+/[\w/]+\.(?:py|sh|ipynb|md)", TEXT))))
