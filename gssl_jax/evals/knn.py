@@ -13,6 +13,8 @@ from gssl_jax.errors import UserError
 
 TEST_TILE = 1024
 TRAIN_TILE = 16384
+BLOCK = 32  # neighbours are sought in blocks of so many training images
+SPARSE = 4  # blocks pay where the k of them that are looked into are at most this part of a tile
 
 
 def knn_scores(
@@ -31,7 +33,7 @@ def knn_scores(
     A neighbour with cosine similarity s votes with weight exp(s / temperature) (Wu et al., 2018, arXiv
     1805.01978; DINO uses k = 20 and temperature .07). Similarities are float32 whatever the device's default,
     and only one tile [test_tile, train_tile] of them exists at a time: 1.28 million x 50,000 fits on one
-    accelerator. The tiles do not change the result.
+    accelerator. The tiles do not change the result; of equally near neighbours those of lower index are taken.
 
     Args:
         train: float [N, D]; need not be normalised.
@@ -49,7 +51,8 @@ def knn_scores(
             f"evals.knn.k is {k} but there are {count} training images: expected 1 to {count}; lower evals.knn.k"
         )
     tiles = max(1, -(-count // train_tile)), max(1, -(-test.shape[0] // test_tile))
-    sizes = max(k, -(-count // tiles[0])), max(1, -(-test.shape[0] // tiles[1]))
+    rows = max(k, -(-count // tiles[0]))
+    sizes = rows + (-rows % BLOCK if rows > BLOCK else 0), max(1, -(-test.shape[0] // tiles[1]))
     labels = jnp.asarray(train_labels)
     return _scores(train, labels, test, temperature, k, classes, tiles, sizes)
 
@@ -75,7 +78,7 @@ def _scores(
         def merge(best: tuple[Array, Array], tile: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
             key_RxD, place_R, real_R = tile
             similarity = jnp.where(real_R[None], query_QxD @ key_RxD.T, -jnp.inf)
-            similarity, place = jax.lax.top_k(similarity, k)
+            similarity, place = largest(similarity, k)
             # The best so far stand first, so that ties go to the lower index as in one untiled search.
             both = jnp.concatenate([best[0], similarity], 1), jnp.concatenate([best[1], place_R[place]], 1)
             top, place = jax.lax.top_k(both[0], k)
@@ -96,6 +99,23 @@ def _scores(
 
     scores = jax.lax.map(nearest, _tiled(_unit(test), tiles[1], sizes[1]))
     return scores.reshape(-1, classes)[:wanted]
+
+
+def largest(values: Array, k: int) -> tuple[Array, Array]:
+    """The k largest of every row [Q, R] and their places, as `jax.lax.top_k` gives them: the lower place first of equals.
+
+    They lie in the k blocks of largest maximum, which one pass over the row finds; only those are searched. Of blocks
+    with equal maxima the first are taken, and each of them holds a value that comes before all of a later block.
+    """
+    rows, columns = values.shape
+    if columns % BLOCK or columns < SPARSE * k * BLOCK:
+        return jax.lax.top_k(values, k)
+    blocks_QxNxB = values.reshape(rows, -1, BLOCK)
+    # In ascending order, so that places among the candidates are in the order of the row.
+    chosen_QxK = jnp.sort(jax.lax.top_k(blocks_QxNxB.max(-1), k)[1], axis=1)
+    candidates_QxKxB = jnp.take_along_axis(blocks_QxNxB, chosen_QxK[:, :, None], 1)
+    top_QxK, place_QxK = jax.lax.top_k(candidates_QxKxB.reshape(rows, -1), k)
+    return top_QxK, jnp.take_along_axis(chosen_QxK, place_QxK // BLOCK, 1) * BLOCK + place_QxK % BLOCK
 
 
 def _unit(features: Array) -> Array:

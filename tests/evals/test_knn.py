@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from gssl_jax.errors import UserError
-from gssl_jax.evals.knn import knn_scores
+from gssl_jax.evals import knn as module
+from gssl_jax.evals.knn import knn_scores, largest
+from gssl_jax.training.mesh import make_mesh, on_data
 
 RNG = np.random.default_rng(0)
 TRAIN, TEST = RNG.normal(size=(60, 8)).astype(np.float32), RNG.normal(size=(23, 8)).astype(np.float32)
@@ -78,3 +82,40 @@ def test_one_label_an_image_votes_as_a_class_does():
     as_labels = np.eye(4, dtype=np.float32)[LABELS]
     found = [knn_scores(TRAIN, given, TEST, k=5, temperature=0.1, classes=4) for given in (LABELS, as_labels)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_the_largest_by_blocks_are_those_of_a_stable_sort():
+    """Values of few kinds: ties within blocks, between them and across what is left out."""
+    values = RNG.integers(0, 6, (40, 12 * module.BLOCK)).astype(np.float32)
+    values[3], values[4] = 0.0, -np.inf
+    values[5, -1] = 9.0
+    assert values.shape[1] >= module.SPARSE * 3 * module.BLOCK  # the blocks are used
+    top, place = largest(jnp.asarray(values), 3)
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(place, expected)
+    np.testing.assert_array_equal(top, np.take_along_axis(values, expected, 1))
+    odd = values[:, :-1]  # no whole number of blocks: searched as it is
+    np.testing.assert_array_equal(largest(jnp.asarray(odd), 3)[1], np.argsort(-odd, axis=1, kind="stable")[:, :3])
+
+
+@pytest.mark.parametrize("tile", [16384, 700, 512])
+def test_blocks_find_the_neighbours_of_brute_force(tile):
+    train = RNG.normal(size=(2003, 8)).astype(np.float32)  # 700: padded tiles, 512: whole blocks
+    labels = RNG.integers(0, 4, 2003)
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    similarity = unit(TEST.astype(np.float64)) @ unit(train.astype(np.float64)).T
+    near = np.argsort(-similarity, axis=1)[:, :4]
+    votes = np.exp(np.take_along_axis(similarity, near, 1) / 0.07)
+    expected = np.stack([np.bincount(labels[n], v, 4) for n, v in zip(near, votes, strict=True)])
+    found = knn_scores(train, labels, TEST, k=4, temperature=0.07, classes=4, train_tile=tile)
+    np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_eight_devices_find_what_one_finds():
+    train = np.concatenate([TRAIN, TRAIN[:4]])  # 64 images, eight of which are tied in pairs
+    labels, mesh = np.arange(64) % 4, make_mesh()
+    assert mesh.size == 8
+    spread = jax.device_put((train, labels, TEST[:16]), on_data(mesh))
+    one = knn_scores(train, labels, TEST[:16], k=5, temperature=0.07, classes=4)
+    many = knn_scores(*spread, k=5, temperature=0.07, classes=4, train_tile=16, test_tile=8)
+    np.testing.assert_allclose(many, one, atol=1e-6)
