@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from gssl_jax.errors import unknown
 from gssl_jax.evals.collapse import THINGS, assignment_signs, features_collapsed, in_words
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report.facts import SHORT_METHODS
 from gssl_jax.report.health import recent
 from gssl_jax.report.measures import label
+from gssl_jax.report.method_words import SHORT_METHODS
 from gssl_jax.report.reading import Metrics, RunFiles, read_run
 from gssl_jax.runs.study import Cell, Folder, cells
 
