@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from gssl_jax.data.sources import IGNORED
 from gssl_jax.report.measures import fine_tuned, kind
 from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, evenly
 from gssl_jax.report.style import CLASS_COLOURS, CLASS_MARKERS, drawable
@@ -125,6 +126,7 @@ VIT_EVIDENCE = (
 PICTURES = {
     "reconstruction": "Reconstruction",
     "clusters": "Patch clusters",
+    "masks": "Masks by the linear head",
     "pca": "Patches in colour",
     "attention": "Attention",
     "gradcam": "Where the classifier looks",
@@ -170,6 +172,7 @@ ALT = {
     "schedule": "Learning rate, teacher momentum, gradient norm and speed over training steps",
     "reconstruction": "Input images, what the student saw, and what it rebuilt",
     "clusters": "Images beside their patches coloured by cluster",
+    "masks": "Test images, each beside its true mask and the one that a linear head on frozen patches predicts",
     "pca": "Images beside their patches in the colours of their features",
     "attention": "Images beside attention maps of the class token",
     "neighbours": "Test images with their nearest training images",
@@ -181,6 +184,7 @@ MISSING = {
     "health": "No health was logged, so nothing can be said about it.",
     "reconstruction": "No reconstructions: this run has no reconstruction loss, or kept no pictures.",
     "clusters": "No patch clusters: this backbone has no patches, or the run kept no pictures.",
+    "masks": "No masks: the images have none, or the run kept no pictures of them.",
     "pca": "No colours of patches: this backbone has no patches, or the run kept no pictures.",
     "attention": "No attention maps: this backbone has no attention, or the run kept no pictures.",
     "classes": "results.json does not hold the accuracy of each class.",
@@ -209,6 +213,7 @@ def caption(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...
     words = {
         "reconstruction": _reconstruction,
         "clusters": _clusters,
+        "masks": _masks,
         "pca": _pca,
         "attention": _attention,
         "gradcam": _gradcam,
@@ -239,6 +244,16 @@ def _pca(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:
         "Patches of like colour have like features, in all pictures: red, green and blue are the three directions in "
         "which the features of these patches differ most (principal components). Parts in a colour of their own, the "
         "same on every picture, are what to hope for; a wash from edge to edge shows places, not content."
+    )
+
+
+def _masks(arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> str:
+    truth, found = np.asarray(arrays["truth"]), np.asarray(arrays["found"])
+    known = truth != IGNORED
+    share = 100 * float((truth == found)[known].mean()) if known.any() else 0.0
+    return (
+        "Left to right: a test image, its true mask, and the one that a linear head on the frozen patches makes of it; "
+        f"a colour is one class in all masks. Of these pixels {share:.0f} % are right."
     )
 
 

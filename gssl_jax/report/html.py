@@ -36,6 +36,7 @@ def write_report(folder: Path, pictures_by_name: Pictures, classes: Sequence[str
         any of them absent:
         {"reconstruction": {"input", "corrupted", "reconstructed": float [n, S, S, C] in [0, 1]},
          "clusters": {"images": [n, S, S, C], "maps": int [n, h, w]},
+         "masks": {"images": [n, S, S, C], "truth", "found": uint8 [n, S, S], "names": [classes]},
          "pca": {"images": [n, S, S, C], "maps": float [n, h, w, 3] in [0, 1]},
          "attention": {"images": [n, S, S, C], "maps": float [n, heads, h, w], optionally "rollout": [n, h, w]},
          "gradcam": {"images": [n, S, S, C], "maps": float [n, S, S] in [0, 1], "predicted", "labels": int [n]},
@@ -163,6 +164,7 @@ def _pictures(run: RunFiles, given: Pictures, classes: tuple[str, ...], folder: 
         "gradcam": lambda p: pictures.draw_gradcam(p, classes, folder),
         "reconstruction": lambda p: pictures.draw_reconstruction(p, folder),
         "clusters": lambda p: pictures.draw_clusters(p, folder),
+        "masks": lambda p: pictures.draw_masks(p, folder),
         "pca": lambda p: pictures.draw_pca(p, folder),
         "attention": lambda p: pictures.draw_attention(p, folder),
         "neighbours": lambda p: pictures.draw_neighbours(p, classes, folder),

@@ -11,11 +11,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 
+from gssl_jax.data.sources import IGNORED
 from gssl_jax.evals.gradcam import overlay
 from gssl_jax.report.sheet import Sheet, cell_side, displayable
 from gssl_jax.report.style import BLUE, CLASS_COLOURS, VERMILLION, class_names, shorten
 
 MOST_PICTURES = 8
+NOTHING = "#808080"  # of a pixel without a class
 PAIRS = 3  # in a row
 MOST_ATTENDED = 4
 MOST_QUERIES = 6
@@ -77,6 +79,29 @@ def draw_clusters(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
     colours = cluster_colours(maps)
     painted = np.asarray([[[colours[int(p)] for p in line] for line in one] for one in maps])
     return _pairs(images, painted, "clusters", folder / "clusters.png")
+
+
+def draw_masks(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """Pictures [n, S, S, C] and beside each its true mask and the predicted one, uint8 [n, S, S], two samples a row;
+    pixels without a class are grey in both."""
+    images, truth, found = (np.asarray(pictures[name])[:MOST_PICTURES] for name in ("images", "truth", "found"))
+    images = displayable(images)
+    if truth.shape != found.shape or truth.shape != images.shape[:3]:
+        raise ValueError(f"masks need the form {list(images.shape[:3])}, got {truth.shape} and {found.shape}")
+    known = truth != IGNORED
+    colours = cluster_colours(np.concatenate([truth[known], found[known]])) | {IGNORED: to_rgb(NOTHING)}
+    painted = [
+        np.asarray([[[colours[int(p)] for p in line] for line in one] for one in np.where(known, masks, IGNORED)])
+        for masks in (truth, found)
+    ]
+    columns = 3 * min(2, len(images))
+    sheet = Sheet(-(-len(images) // 2), columns, cell_side(images.shape[1]), group=3, top=1)
+    for place in range(len(images)):
+        for k, shown in enumerate((images, *painted)):
+            sheet.put(place // 2, place % 2 * 3 + k, shown[place])
+    for column in range(columns):
+        sheet.heading(column, ("image", "truth", "predicted")[column % 3])
+    return sheet.save(folder / "masks.png")
 
 
 def draw_pca(pictures: Mapping[str, np.ndarray], folder: Path) -> Path:

@@ -17,6 +17,7 @@ from gssl_jax.evals.projection import pca_colours, t_sne
 from gssl_jax.methods.base import Method
 from gssl_jax.models.vit import ViT
 from gssl_jax.ops.keys import named
+from gssl_jax.runs import dense
 from gssl_jax.runs.evaluation import Judge, floats, stratified
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.stage import Images, Outcome
@@ -36,9 +37,9 @@ NEIGHBOURS = 6
 
 def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any]:
     """Everything the report can draw for this run: `reconstruction`, `clusters`, `pca`, `attention`, `gradcam`,
-    `neighbours`, `tsne`.
+    `masks`, `neighbours`, `tsne`.
 
-    What needs labels, attention, a map of patches or a reconstruction head is left out where there is none.
+    What needs labels, masks, attention, a map of patches or a reconstruction head is left out where there is none.
     """
     state = outcome.selected
     train = judge.some("train", judge.settings.picture_images)
@@ -53,6 +54,8 @@ def draw_pictures(parts: Parts, judge: Judge, outcome: Outcome) -> dict[str, Any
         pictures["gradcam"] = evidence(parts, variables, state, floats(test["image"][rows]), test["label"][rows])
     if parts.method.reconstruct is not None:
         pictures |= reconstruction(parts, outcome.images, state)
+    if judge.segmented:
+        pictures["masks"] = dense.shown_masks(judge, variables, stratified(test["label"], dense.SHOWN), test)
     known, asked = (judge.features(variables, images)[judge.settings.knn.feature] for images in (train, test))
     pictures["neighbours"] = neighbours(train, test, known, asked)
     rows, points = t_sne(asked, points=judge.settings.tsne_points, seed=0)

@@ -154,3 +154,22 @@ def test_colours_of_patches_stand_beside_their_image(tmp_path):
     np.testing.assert_array_equal(image[top + side * 3 // 4, left + side * 3 // 4, :3], [255, 0, 0])
     np.testing.assert_array_equal(image[top + side // 4, left + side * 3 // 4, :3], [0, 0, 0])
     assert "principal components" in caption("pca", given, ())
+
+
+def test_masks_have_one_colour_a_class_and_grey_for_none(tmp_path):
+    truth = np.array([[[0, 0], [1, 255]]], np.uint8)
+    given = {"images": np.zeros((1, 2, 2, 1)), "truth": truth, "found": np.array([[[0, 1], [1, 1]]], np.uint8)}
+    with Image.open(pictures.draw_masks(given, tmp_path)) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    side = pictures.cell_side(2)
+    left = [c * (side + 12) for c in range(3)]
+    top = pixels.shape[0] - side - 6
+
+    def cell(column, row, place):
+        return tuple(pixels[top + row * side // 2 + side // 4, left[column] + place * side // 2 + side // 4])
+
+    assert cell(1, 0, 0) == cell(1, 0, 1) == cell(2, 0, 0) != cell(1, 1, 0) == cell(2, 0, 1) == cell(2, 1, 0)
+    assert cell(1, 1, 1) == cell(2, 1, 1) == (128, 128, 128)
+    assert "67 % are right" in caption("masks", given, ())
+    with pytest.raises(ValueError, match="masks need the form"):
+        pictures.draw_masks(given | {"found": truth[:, :1]}, tmp_path)
