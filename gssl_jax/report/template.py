@@ -96,6 +96,7 @@ figcaption { margin-top: .5rem; }
 .wide th:first-child { min-width: 7.5rem; overflow-wrap: break-word; }
 details + .wide { margin-top: 1.25rem; }
 .wide td { min-width: 4.6rem; }
+.wide thead th { vertical-align: bottom; }
 th small { display: block; color: var(--soft); font-size: .8rem; line-height: 1.35; font-weight: 400; }
 .study img { max-width: 40rem; }
 .words th, .words td { text-align: left; }

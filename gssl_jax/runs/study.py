@@ -213,15 +213,14 @@ def commands(config: ConfigDict, cell: Cell, duration: float | None, folder: Fol
 
 
 def durations(config: ConfigDict, costs: Mapping[str, Any], reference: ConfigDict) -> dict[str, float | None]:
-    """How long every method trains, in its optim.unit; None where its operations could not be counted and the budget
-    asks for them. `reference` is the recipe of `budget.reference`, `costs` are `runs.costs.Cost` by method."""
+    """How long every method of `costs` trains, in its optim.unit; None where its operations could not be counted and
+    the budget asks for them. `reference` is the recipe of `budget.reference`, `costs` are `runs.costs.Cost` by method."""
     length = config.budget.duration or float(reference.optim.duration)
     if config.budget.kind == "steps":
-        return dict.fromkeys(config.methods, length)
+        return dict.fromkeys(costs, length)
     whole = costs[config.budget.reference]
     found: dict[str, float | None] = {}
-    for name in config.methods:
-        own = costs[name]
+    for name, own in costs.items():
         countable = own.flops > 0 and whole.flops > 0
         steps = equal_steps(round(length * whole.unit), whole.flops, own.flops) if countable else 0
         found[name] = steps / own.unit if countable else None

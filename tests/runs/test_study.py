@@ -160,6 +160,8 @@ def test_durations_are_in_the_units_of_each_recipe():
     }
     recipe = alone("x", "configs/objectives.py:tiny")
     assert study.durations(c, found, recipe) == {"maskcluster": 2.0, "a": 150.0, "b": 0.5, "c": None}
+    some = {name: found[name] for name in ("b", "maskcluster")}  # as with --cells
+    assert study.durations(c, some, recipe) == {"maskcluster": 2.0, "b": 0.5}
     c.budget.kind = "steps"
     assert set(study.durations(c, found, recipe).values()) == {2.0}
     c.budget.duration = 0.0
