@@ -14,6 +14,7 @@ from gssl_jax.knobs import at
 from gssl_jax.report import captions, comparison_figures, pictures
 from gssl_jax.report.comparison_figures import short_names
 from gssl_jax.report.facts import feature_notes, protocol_of, text_of
+from gssl_jax.report.label_free import label_free_lines, label_free_table
 from gssl_jax.report.measures import HEADLINES, guess, kind, place, unit, without_kind
 from gssl_jax.report.page import attempt, definitions, embedded, opening, paragraph, write_page
 from gssl_jax.report.tables import table, text
@@ -36,6 +37,7 @@ HEADINGS = {
     "verdict": "Verdict",
     "table": "Scores",
     "differences": "Differences",
+    "health": "Without labels",
     "backbones": "The backbones",
     "pictures": "How they see the test images",
     "protocol": "How it was measured",
@@ -78,6 +80,13 @@ def table_of(results: Mapping[str, Any]) -> RenderableType:
             cells = (_lines(one) for one in _scores(row, names))
             shown.add_row(without_kind(row.label), *cells)
         tables.append(shown)
+    if lines := label_free_lines(results, names):
+        shown = Table(title="Without labels, on training images")
+        for k, name in enumerate(("label-free", *names)):
+            shown.add_column(name, justify="right" if k else "left", overflow="fold")
+        for line in lines:
+            shown.add_row(*line)
+        tables.append(shown)
     return Group(*tables)
 
 
@@ -100,6 +109,7 @@ def write_judged(results: Mapping[str, Any], folder: Path) -> tuple[Path, Verdic
     sections = {
         "table": _table(rows, names),
         "differences": _differences(results, rows, names),
+        "health": f'<div class="wide">{found}</div>' if (found := label_free_table(results, names)) else "",
         "backbones": _backbones(results),
         "pictures": _pictures(results, folder),
         "protocol": definitions([(row.label, protocol_of(row)) for row in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gssl_jax.knobs import at, is_number
@@ -26,10 +26,10 @@ CAPTION = (
 )
 
 
-def label_free_table(results: Mapping[str, Any]) -> str:
-    """The table, or nothing where no such scores were kept, as by older versions."""
-    columns = {name: at(results, f"health.{name}") for name in ("trained", "untrained")}
-    protocol = at(results, "health.protocol")
+def label_free_table(results: Mapping[str, Any], names: Sequence[str] = ("trained", "untrained")) -> str:
+    """The table, a column for each of `names`, or nothing where no such scores were kept, as by older versions."""
+    health = at(results, "health") or {}
+    columns, protocol = {name: health.get(name) for name in names}, health.get("protocol")
     lines = []
     for key, (name, meaning, decimals) in ROWS.items():
         values = [at(scores, key) for scores in columns.values()]
@@ -41,6 +41,13 @@ def label_free_table(results: Mapping[str, Any]) -> str:
         return ""
     said = CAPTION.format(images=protocol["images"], views=protocol["views"])
     return table(said, ("label-free", *columns), lines)
+
+
+def label_free_lines(results: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The rows of the table in plain words, for a console; empty without such scores."""
+    health = at(results, "health") or {}
+    rows = [(name, [at(health.get(one), key) for one in names], decimals) for key, (name, _, decimals) in ROWS.items()]
+    return [(name, *(_number(v, decimals) for v in values)) for name, values, decimals in rows if any(values)]
 
 
 def _number(value: Any, decimals: int) -> str:

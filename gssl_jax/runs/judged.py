@@ -44,3 +44,16 @@ class Judged(Protocol):
     def counts(self) -> np.ndarray | None: ...
     @property
     def mesh(self) -> Mesh: ...
+
+
+class Bench(NamedTuple):
+    """What a `Judge` has to know, without a method: as a `Judged`."""
+
+    config: ConfigDict
+    train: Source
+    test: Source
+    backbone: Backbone
+    mesh: Mesh
+    validation: Source | None = None
+    predict: Callable[..., jax.Array] | None = None
+    counts: np.ndarray | None = None

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -23,47 +21,37 @@ from gssl_jax import __version__
 from gssl_jax.data.sources import Source
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import segmentation, suite
-from gssl_jax.evals.intervals import Entry, paired
+from gssl_jax.evals.intervals import entry
 from gssl_jax.evals.projection import t_sne
 from gssl_jax.knobs import flat
-from gssl_jax.models.build import Backbone
 from gssl_jax.models.resnet import ResNet
 from gssl_jax.runs import archive, dense
 from gssl_jax.runs.candidates import Candidate
 from gssl_jax.runs.done import Done
 from gssl_jax.runs.evaluation import Entries, Judge
 from gssl_jax.runs.folder import plain, write_atomically
-from gssl_jax.runs.judged import Frozen
-from gssl_jax.runs.parts import METHODS, device_words, evaluation_source, labels_to_check, open_streams
+from gssl_jax.runs.health import label_free_scores
+from gssl_jax.runs.judged import Bench, Frozen
+from gssl_jax.runs.parts import METHODS, evaluation_source, labels_to_check, open_streams
 from gssl_jax.runs.pictures import leading, neighbours
-from gssl_jax.runs.results import SCHEMA, describe_source, versions
+from gssl_jax.runs.side_by_side import HEALTH, collected
 from gssl_jax.training.mesh import make_mesh, replicated
-
-
-class Bench(NamedTuple):
-    """What a `Judge` has to know, without a method: see `evaluation.Judged`."""
-
-    config: ConfigDict
-    train: Source
-    test: Source
-    backbone: Backbone
-    mesh: Mesh
-    validation: Source | None = None
-    predict: Callable[..., jax.Array] | None = None
-    counts: np.ndarray | None = None
 
 
 class Evaluator(NamedTuple):
     """One value of `--evals`, which is the group of `config.evals` that sets it.
 
     `run(subject, settings)` gives its entries; `groups` are further groups that decide them; `off` the knobs, with the
-    values that turn it off; `example` how to turn it on where that is needed; `pixels` whether raw pixels have it."""
+    values that turn it off; `example` how to turn it on where that is needed; `pixels` whether raw pixels have it;
+    `labels` whether images need a class, or several.
+    """
 
     run: Callable[[Subject, ConfigDict], Entries]
     groups: tuple[str, ...] = ()
     off: Mapping[str, Any] = {}
     example: str = ""
     pixels: bool = True
+    labels: bool = True
 
 
 class Subject:
@@ -98,13 +86,21 @@ def _masks(subject: Subject, settings: ConfigDict) -> Entries:
     return dense.judge_pixels(judge) if subject.candidate.variables is None else dense.judge(judge, subject.variables)
 
 
+def _label_free(subject: Subject, settings: ConfigDict) -> Entries:
+    scores = label_free_scores(subject.judge.under(settings), subject.bench.config.data, subject.variables)
+    protocol = {name: settings.health[name] for name in ("views", "feature")} | {"split": "train"}
+    seen = min(settings.health.images, len(subject.bench.train))
+    return {f"{HEALTH}{name}": entry(value, None, None, seen, protocol, None) for name, value in scores.items()}
+
+
 EVALUATORS: dict[str, Evaluator] = {
     "knn": Evaluator(_of_features("knn")),
     "linear": Evaluator(_of_features("linear")),
     "lowshot": Evaluator(_of_features("lowshot"), off={"lowshot.shots": ()}),
-    "segmentation": Evaluator(_masks),
+    "segmentation": Evaluator(_masks, labels=False),
     "sgd_linear": Evaluator(_taught, ("linear",), {"sgd_linear.steps": 0}, "sgd_linear.steps=5000", False),
     "finetune": Evaluator(_taught, ("linear",), {"finetune.labels": ()}, "finetune.labels='(1000,)'", False),
+    "health": Evaluator(_label_free, (), {"health.images": 0}, "health.images=1000", pixels=False, labels=False),
 }
 """Every value of `--evals`, in the order in which they are run."""
 
@@ -159,8 +155,13 @@ def judged(
             entries[subject.candidate.name] |= found
         draw(subject, done, seed)
         vars(subject).pop("frozen", None)  # features of one backbone at a time are held
-    results = collected(subjects, order, entries, seed) | {"schema": SCHEMA}
-    results["run"]["evaluation_seconds"] = time.perf_counter() - started
+    results = collected([(one.candidate, one.bench) for one in subjects], entries, seed)
+    for subject in subjects:
+        told = results["run"]["backbones"][subject.candidate.name]
+        told["unreadable_images"] = len(subject.judge.broken) if "judge" in vars(subject) else 0
+        place = pictures_of(subject, done, seed)
+        told["pictures"] = str(place.relative_to(folder)) if place.is_file() else ""
+    results["run"] |= {"evaluators": order, "evaluation_seconds": time.perf_counter() - started}
     write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
@@ -177,7 +178,7 @@ def opened(one: Candidate, names: Sequence[str]) -> Bench:
     train, test = (evaluation_source(config, split, streams) for split in ("train", "test"))
     if not train.parts and "segmentation" in names:
         raise UserError(f"{train.name} has no masks: --evals=segmentation needs images with them (mosaics, masks:DIR)")
-    if not train.classes and set(names) != {"segmentation"}:
+    if not train.classes and any(EVALUATORS[name].labels for name in names):
         raise UserError(f"{train.name} has no labels: the evaluators {', '.join(names)} need them")
     suite.check_statistics(config.evals, isinstance(one.backbone, ResNet))
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
@@ -209,7 +210,8 @@ def draw(subject: Subject, done: Done, seed: int) -> None:
     if subject.candidate.variables is None or place.is_file():
         return
     judge, settings = subject.judge, subject.judge.settings
-    train, test = (judge.some(split, settings.picture_images) for split in ("train", "test"))
+    split = "test" if len(subject.bench.test) else "train"
+    train, test = (judge.some(name, settings.picture_images) for name in ("train", split))
     train, test = ({**found, "label": leading(found["label"])} for found in (train, test))
     known, asked = (judge.features(subject.variables, part)[settings.knn.feature] for part in (train, test))
     pictures = {"neighbours": neighbours(train, test, known, asked)}
@@ -228,51 +230,6 @@ def pictures_of(subject: Subject, done: Done, seed: int) -> Path:
     return done.path(key).with_suffix(".pictures.npz")
 
 
-def collected(
-    subjects: Sequence[Subject], names: Sequence[str], entries: Mapping[str, Entries], seed: int
-) -> dict[str, Any]:
-    """The content of results.json: `eval` of the first backbone, `controls` of the others, the `differences` of the
-    first from each where the images are the same, and in `run.backbones` what each of them is."""
-    first, *others = subjects
-    done = Done(Path("done"))
-    resamples = first.bench.config.evals.bootstrap.resamples
-    differences = {
-        other.candidate.name: differing(entries[first.candidate.name], entries[other.candidate.name], seed, resamples)
-        for other in others
-        if same_images(first.bench, other.bench)
-    }
-    backbones = {}
-    for subject in subjects:
-        one, data = subject.candidate, subject.bench.config.data
-        shown = {key: plain(data[key]) for key in ("image_size", "channels", "mean", "std", "contrast_normalise")}
-        shown["resize"] = subject.bench.config.evals.data.resize
-        backbones[one.name] = {
-            **one.facts,
-            "digest": one.digest,
-            "images": shown,
-            "notes": list(one.notes),
-            "unreadable_images": len(subject.judge.broken) if "judge" in vars(subject) else 0,
-            "pictures": "" if one.variables is None else str(pictures_of(subject, done, seed)),
-        }
-    return {
-        "eval": entries[first.candidate.name],
-        "controls": {other.candidate.name: entries[other.candidate.name] for other in others},
-        "differences": differences,
-        "run": {
-            "evaluators": list(names),
-            "backbones": backbones,
-            "seed": seed,
-            "evals": plain(first.bench.config.evals),
-            "device": device_words(),
-            "versions": versions(),
-            "data": {
-                "eval_train": describe_source(first.bench.train),
-                "eval_test": describe_source(first.bench.test),
-            },
-        },
-    }
-
-
 def introduced(one: Candidate) -> str:
     """A candidate in one line for the console: what it is, how it is shown the images, and what to know of it."""
     data = one.config.data
@@ -280,22 +237,3 @@ def introduced(one: Candidate) -> str:
         return f"the images, shrunk to {one.facts['side']} pixels a side"
     shown = f"{data.image_size} px, mean {tuple(data.mean)}, std {tuple(data.std)}"
     return "; ".join([f"{one.facts['network']}, {one.facts['parameters'] / 1e6:.2f} M parameters", shown, *one.notes])
-
-
-def same_images(one: Bench, other: Bench) -> bool:
-    """Whether both are judged on the same images and learn from the same ones, whatever size each is shown them in."""
-    pairs = ((one.train, other.train), (one.test, other.test))
-    return all(ours.fingerprint() == theirs.fingerprint() for ours, theirs in pairs)
-
-
-def differing(ours: Entries, theirs: Entries, seed: int, resamples: int) -> dict[str, Any]:
-    """Paired differences ours - theirs of every measure whose samples both have, and equally many (images that one of
-    them cannot read are not among its samples)."""
-    found = {}
-    for name, one in ours.items():
-        other = theirs.get(name)
-        if not isinstance(one, Entry) or not isinstance(other, Entry) or one["interval"] != other["interval"]:
-            continue
-        if one.samples is not None and other.samples is not None and len(one.samples) == len(other.samples):
-            found[name] = paired(one.samples, other.samples, one["interval"] or "t-draws", seed, resamples)
-    return found

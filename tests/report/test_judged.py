@@ -114,10 +114,12 @@ def test_the_page(tmp_path):
     found = results()
     for name in ("mine", "theirs"):
         found["run"]["backbones"][name]["pictures"] = "p.npz"
+    found["health"] = {"theirs": {"rankme": 12.34}, "protocol": {"images": 9, "views": 2}}
     page, judged = write_judged(found, tmp_path)
     text = page.read_text()
     assert judged.headline.replace(" %", "&nbsp;%") in text
     assert "<b>+2.0</b><small>+1.0 to +3.0</small>" in text and "mine − theirs" in text
     assert "Neighbours by mine" in text and text.count("data:image/png") == 3
     assert "layout timm" in text and "1,234,567 parameters" in text and "from a shorter side of 36, 3 channels" in text
+    assert "effective rank (RankMe)" in text and "<td>12.3</td>" in text and "9 training images" in text
     assert "photos/eval_test" in text and (tmp_path / "figures" / "tsne.png").is_file()

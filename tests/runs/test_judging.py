@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from gssl_jax.runs import candidates as sources
 from gssl_jax.runs import judging
 from gssl_jax.runs.candidates import Asked, gathered
 from gssl_jax.runs.done import Done
-from gssl_jax.runs.judging import EVALUATORS, Evaluator, Subject, chosen, decided_by, differing, judged, opened
+from gssl_jax.runs.judging import EVALUATORS, Evaluator, Subject, chosen, decided_by, judged, opened
 from tests.interop.transformer import blank
 from tests.tiny import filled
 
@@ -124,28 +125,19 @@ def test_what_was_interrupted_goes_on_where_it_was(tmp_path, monkeypatch):
     assert results["run"]["backbones"]["random"]["network"].startswith("ViT, patch 4, width 16")
 
 
-def test_differences_need_the_same_samples():
-    def of(samples, kind="t-draws"):
-        return {"a/top1": entry(0.5, 0.4, 0.6, 3, {}, kind, samples=samples)}
-
-    ours = of(np.array([0.5, 0.6, 0.8]))
-    assert differing(ours, of(np.array([0.4, 0.6, 0.6])), 0, 10)["a/top1"]["value"] == pytest.approx(0.1)
-    for theirs in (
-        of(np.ones(4)),
-        of(None),
-        of(np.ones(3), "bootstrap-test"),
-        {},
-        {"a/top1": dict(of(None)["a/top1"])},
-    ):
-        assert differing(ours, theirs, 0, 10) == {}
-
-
-def test_images_without_labels_are_refused(tmp_path):
-    (tmp_path / "x.png").write_bytes(b"")
-    one = candidates(["random"])[0]
-    one.config.evals.data.update(dict(source="folder", path=str(tmp_path)))
-    with pytest.raises(UserError, match="no labels|no image"):
-        opened(one, ["knn"])
+def test_without_labels_there_is_health_and_nothing_else(tmp_path):
+    for k in range(8):
+        noise = np.random.default_rng(k).integers(0, 256, (8, 8), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{k}.png"), noise)
+    base = ConfigDict({"data": judged_images(), "seed": 0, "evals": settings(health__views=2)})
+    base.evals.data.update(dict(source="folder", path=str(tmp_path)))
+    found = gathered({"r": "random"}, base, Asked(size=8, channels=1, architecture="vit_micro4"), 0)
+    with pytest.raises(UserError, match="has no labels: the evaluators knn, health need them"):
+        judged(found, ["knn", "health"], tmp_path / "out", 0, QUIET)
+    results = judged(found, ["health"], tmp_path / "out", 0, QUIET)
+    assert results["eval"] == {} and set(results["health"]["r"]) >= {"rankme", "alignment", "uniformity"}
+    assert 1 <= results["health"]["r"]["rankme"] <= 8 and results["health"]["protocol"]["images"] == 8
+    assert judged(found, ["health"], tmp_path / "out", 0, QUIET)["health"] == results["health"]
 
 
 def test_protocols_that_train_are_run_one_at_a_time(tmp_path):
