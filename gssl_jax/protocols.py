@@ -118,6 +118,18 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
             flip=0.5,
         )
     )
+    e.robustness = ConfigDict(
+        dict(
+            corruptions=(),  # names of ops/corruptions.py; ("all",) = its fourteen; () = off
+            severities=(1, 2, 3, 4, 5),
+            linf=(),  # PGD: largest change of a pixel value in [0, 1], 4/255 is 0.0157; () = off
+            l2=(),  # PGD: largest change of an image as a vector, 0.5; () = off
+            steps=20,  # of PGD
+            step=2.5,  # length of a step, of epsilon / steps (arXiv 1706.06083 takes 2.5 on MNIST and CIFAR)
+            images=2000,  # test images under corruptions and attacks, at most; 0 = all
+            shift=(),  # (source, path, split) of other domains with the same classes, by name; () = off
+        )
+    )  # of the linear classifier, the feature of evals.linear
     e.bootstrap = ConfigDict(dict(resamples=1000))
     e.health = ConfigDict(
         dict(

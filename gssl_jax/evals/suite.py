@@ -158,7 +158,7 @@ def _linear(
     protocol |= {"preprocessing": "standardised", "objective": "mean CE + l2/2 |W|^2"}
     if not _finite(known, wanted):
         return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
-    options = _solver(settings) | {"classes": len(classes), "seed": seed}
+    options = solver_options(settings) | {"classes": len(classes), "seed": seed}
     result = linear(known, train["label"], wanted, test["label"], **options)
     return _bootstrap(result.correct, protocol | _solved(result, settings), settings, seed)
 
@@ -170,11 +170,12 @@ def _one_vs_rest(
     protocol |= {"preprocessing": "standardised", "objective": "one against the rest, mean BCE + l2/2 |w|^2"}
     if not _finite(known, wanted):
         return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
-    result = one_vs_rest(known, train["label"], wanted, seed=seed, **_solver(settings))
+    result = one_vs_rest(known, train["label"], wanted, seed=seed, **solver_options(settings))
     return _areas(result.scores, test, protocol | _solved(result, settings), settings, seed, classes)
 
 
-def _solver(settings: Any) -> dict[str, Any]:
+def solver_options(settings: Any) -> dict[str, Any]:
+    """The options of `linear` that `config.evals` holds."""
     names = ("l2_grid", "validation", "train_images", "max_iterations", "tolerance")
     return {name: settings.linear[name] for name in names}
 

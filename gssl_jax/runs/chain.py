@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from gssl_jax.errors import UserError
-from gssl_jax.runs import continuation, lineage
+from gssl_jax.runs import continuation, lineage, robustness
 from gssl_jax.runs.console import report_unreadable
 from gssl_jax.runs.evaluation import Judge, log_row
 from gssl_jax.runs.folder import RunFolder
@@ -92,7 +92,7 @@ def conclude(
         highlight=False,
     )
     trained = judge.classify(chosen.params, chosen.method_state) | judge.judge(variables)
-    trained |= judge.teach(variables)
+    trained |= judge.teach(variables) | robustness.judge(judge, variables)
     if int(chosen.step) != int(last.step):
         entries = judge.classify(last.params, last.method_state)
         trained |= {f"last/{name}": entry for name, entry in entries.items()}
@@ -122,7 +122,7 @@ def conclude(
     begun = outcome.controls or continuation.refreshed_control(parts, judge, outcome.untrained)
     untrained = judge.judge(outcome.untrained)
     if not outcome.controls:  # else what the stage started from was taught: that is the one to compare with
-        untrained |= judge.teach(outcome.untrained)
+        untrained |= judge.teach(outcome.untrained) | robustness.judge(judge, outcome.untrained)
     backbones = {"trained": variables, "untrained": outcome.untrained}
     health = judged_health(judge, parts.config.data, backbones, folder.metrics, stage)
     results = write({"untrained": untrained, "pixels": judge.judge_pixels()} | begun, health)

@@ -21,6 +21,7 @@ from rich.console import Console
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals.refresh import refreshed
 from gssl_jax.knobs import flag, scaled
+from gssl_jax.runs import robustness
 from gssl_jax.runs.evaluation import Entries, Judge
 from gssl_jax.runs.folder import plain, write_atomically
 from gssl_jax.runs.gauges import Gauge, Look, bare
@@ -85,7 +86,9 @@ def judged_start(
     if held and held["evals"] == settings:
         return held["controls"]
     begun = judged_by(parts, first())
-    controls = {"started": judge.judge(begun) | judge.teach(begun)} | refreshed_control(parts, judge, begun)
+    controls = {
+        "started": judge.judge(begun) | judge.teach(begun) | robustness.judge(judge, begun)
+    } | refreshed_control(parts, judge, begun)
     write_atomically(
         path, json.dumps({"started_from": words, "evals": settings, "controls": controls}, indent=1) + "\n"
     )
