@@ -19,6 +19,7 @@ from gssl_jax import domains as domains  # for recipes
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.protocols import evaluation as evaluation  # for recipes
 from gssl_jax.protocols import labelled_evaluation as labelled_evaluation  # for recipes
+from gssl_jax.protocols import vit_finetuning as vit_finetuning  # for recipes
 
 Preset = Callable[..., None]
 

@@ -64,6 +64,13 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
     e.finetune = ConfigDict(
         dict(
             labels=(),  # numbers of labelled images, at least one per class, 1000 in the paper; 0 = all; () = off
+            shares=(),  # shares of every class, 0.01 and 0.1 are usual; () = off
+            trains="all",  # all | last_k | norm | heads; heads: the backbone in eval mode
+            last_blocks=1,  # of last_k
+            start="random",  # random | linear: the head begins as the regression on frozen features
+            optimiser="sgd",  # sgd | adamw
+            schedule="steps",  # steps | cosine
+            warmup=0.0,  # share of the steps
             learning_rates=(0.01, 0.001),
             steps=2500,  # the first schedule; 0 = off
             milestones=(833, 1667),
@@ -71,7 +78,12 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
             epoch_milestones=(30, 60),
             factor=0.1,
             drops="intended",  # intended | code: in the authors' code drops in steps come at a quarter of their place
-            momentum=0.9,
+            momentum=0.9,  # of SGD, and beta 1 of AdamW
+            beta2=0.999,  # of AdamW
+            weight_decay=0.0,  # of matrices and kernels
+            layer_decay=1.0,  # of the rate from a layer to the one before it; 1.0 = off
+            label_smoothing=0.0,
+            drop_path=-1.0,  # rate of the last block of a ViT; -1.0 = the backbone's own
             head_rate=100.0,  # of the layer's learning rate over the backbone's
             batch_size=256,
             scale=(0.08, 1.0),
@@ -152,6 +164,33 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
     e.picture_images = 2000  # images of a split that neighbours and t-SNE choose from
     e.pixel_side = 8  # pixels a side for the raw-pixel control: a million images of 32 would not fit a device
     return e
+
+
+def vit_finetuning(c: ConfigDict) -> None:
+    """Fine-tuning as it is usual for vision transformers, in place of HPT's: on all labels, and on 1 and 10 % of each
+    class.
+
+    AdamW, cosine, layer-wise decay, decay, smoothing and drop path are those of MAE for a ViT-B (arXiv 2111.06377,
+    table 9), its rate 1e-3 for batches of 256 with one below and one above it to choose from. It mixes images (mixup,
+    CutMix) and draws RandAugment besides, which is left out here.
+    """
+    c.evals.finetune.update(
+        dict(
+            labels=(0,),
+            shares=(0.01, 0.1),
+            optimiser="adamw",
+            schedule="cosine",
+            learning_rates=(2.5e-4, 1e-3, 4e-3),
+            steps=0,
+            epochs=100,
+            warmup=0.05,
+            weight_decay=0.05,
+            layer_decay=0.75,
+            label_smoothing=0.1,
+            drop_path=0.1,
+            head_rate=1.0,
+        )
+    )
 
 
 def labelled_evaluation(source: str, path: str, test: str, resize: int) -> ConfigDict:

@@ -99,13 +99,19 @@ def decide(head: Mapping[str, Array], features: Array) -> Array:
     return product + head["bias"][None]
 
 
-def class_loss(logits: Array, labels: Array) -> Array:
-    """Mean cross-entropy over the images with a label, or mean binary cross-entropy over the known labels."""
+def class_loss(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
+    """Mean cross-entropy over the images with a label, or mean binary cross-entropy over the known labels.
+
+    `smoothing` is the share of a label that is spread evenly over all classes (arXiv 1512.00567), or over yes and no.
+    """
     known = labels >= 0 if labels.ndim == 1 else ~jnp.isnan(labels)
     if labels.ndim == 1:
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+        if smoothing:
+            losses = (1 - smoothing) * losses - smoothing * jax.nn.log_softmax(logits).mean(-1)
     else:
-        losses = optax.sigmoid_binary_cross_entropy(logits, jnp.where(known, labels, 0.0))
+        target = jnp.where(known, labels, 0.0) * (1 - smoothing) + 0.5 * smoothing
+        losses = optax.sigmoid_binary_cross_entropy(logits, target)
     return jnp.where(known, losses, 0.0).sum() / jnp.maximum(known.sum(), 1)
 
 

@@ -157,12 +157,11 @@ class Judge:
                 self._apply, variables, self._pool(rows), self._opened("train", held), self._opened("test"), **options
             )
         options = common | {"settings": e.finetune, "sharding": self._placed(e.finetune.batch_size)}
-        for count, (draws, held) in self._draws.items():
+        options |= {"regression": suite.solver_options(e)}
+        for name, (draws, held) in self._draws.items():
             pools = [self._pool(rows) for rows in draws]
             opened = self._opened("train", held), self._opened("test")
-            entries |= finetune(
-                self._parts.backbone, self._apply, variables, pools, *opened, name=str(count or "all"), **options
-            )
+            entries |= finetune(self._parts.backbone, self._apply, variables, pools, *opened, name=name, **options)
         return self._told(entries)
 
     def _told(self, entries: Entries) -> Entries:
@@ -172,18 +171,21 @@ class Judge:
                 found["protocol"]["statistics"] = "batch norm's of the training images"
         return entries
 
-    def _labelled_draws(self) -> dict[int, tuple[list[np.ndarray], np.ndarray]]:
-        """For each number of `evals.finetune.labels` (0 = all): the rows of every draw, and those to choose by."""
+    def _labelled_draws(self) -> dict[str, tuple[list[np.ndarray], np.ndarray]]:
+        """For each number of `evals.finetune.labels` (0 = all) and each share of every class of `.shares`, by name: the
+        rows of every draw, and those to choose by."""
         settings, found = self.settings.finetune, {}
+        if not settings.labels and not settings.shares:
+            return {}
+        labels, names = self._train_labels(), self._parts.train.classes
+        rows, held = sgd.divided(labels, settings.validation, self._seed)
+        seeds = range(self._seed, self._seed + settings.draws)
         for count in settings.labels:
-            labels = self._train_labels()
-            rows, held = sgd.divided(labels, settings.validation, self._seed)
-            names = self._parts.train.classes
-            chosen = [
-                rows[subsets.at_least_one(labels[rows], count or len(rows), seed, names)]
-                for seed in range(self._seed, self._seed + settings.draws)
-            ]
-            found[int(count)] = (chosen, held)
+            draws = [rows[subsets.at_least_one(labels[rows], count or len(rows), seed, names)] for seed in seeds]
+            found[str(count or "all")] = (draws, held)
+        for share in settings.shares:
+            draws = [rows[subsets.fraction(labels[rows], share, seed)] for seed in seeds]
+            found[f"{100 * share:g}pct"] = (draws, held)
         return found
 
     def _train_labels(self) -> np.ndarray:

@@ -9,18 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gssl_jax.errors import UserError
 from gssl_jax.evals import finetune as module
-from gssl_jax.evals import sgd
+from gssl_jax.evals import sgd, tuning
 from gssl_jax.evals.finetune import Schedule, finetune, schedules
 from gssl_jax.evals.sgd import Pool
 from gssl_jax.models.resnet import ResNet
 from gssl_jax.models.vit import ViT
 from gssl_jax.presets import evaluation
+from gssl_jax.training.trainable import trained
 
 NAMES = ("dark", "middling", "bright")
 RESNET = ResNet(image_size=8, block="basic", depths=(1,), widths=(4,), stem_width=4, channels=1)
 VIT = ViT(image_size=8, patch=4, width=8, depth=1, heads=2, channels=1, drop_path=0.1)
-OPTIONS = {"name": "9", "feature": "feat", "classes": NAMES, "seed": 0, "resamples": 50}
+REGRESSION = {"l2_grid": (1e-3, 1e-1), "validation": 0.2, "train_images": 0, "max_iterations": 200, "tolerance": 1e-4}
+OPTIONS = {"name": "9", "feature": "feat", "classes": NAMES, "seed": 0, "resamples": 50, "regression": REGRESSION}
 
 
 def settings(**changes):
@@ -71,8 +74,9 @@ def test_a_step_by_hand(variables):
     head = {"weight": jax.random.normal(jax.random.key(2), (4, 3)), "bias": jnp.zeros(3)}
     params, rest = {"backbone": own["params"], "head": head}, {"batch_stats": own["batch_stats"]}
     options = {"backbone": RESNET, "feature": "feat", "scale": (0.5, 1.0), "flip": 0.5}
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    found, _, new = module._step(params, zeros, rest, pixels, labels, key, np.float32(0.1), 100.0, 0.9, **options)
+    rule = tuning.rule_of(settings())
+    begun = tuning.moments(rule).init(params)
+    found, _, new = module._step(params, begun, rest, pixels, labels, key, np.float32(0.1), rule=rule, **options)
     views = jax.jit(sgd.cropped, static_argnums=(2, 3))(pixels, module.named(key, "crop"), (0.5, 1.0), 0.5)
 
     def loss(params):
@@ -153,3 +157,73 @@ def test_one_program_serves_the_grid(variables):
     other = settings(learning_rates=(0.02, 0.004), steps=2, batch_size=5)
     finetune(VIT, VIT.apply, variables[VIT], [pool()], opened(1), opened(2), settings=other, **OPTIONS)
     assert module._step._cache_size() - before <= 2  # fresh arrays once, those of a step after
+
+
+MODERN = {"optimiser": "adamw", "schedule": "cosine", "learning_rates": (0.003,), "head_rate": 1.0, "warmup": 0.1}
+MODERN |= {"weight_decay": 0.05, "layer_decay": 0.75, "label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("network", "changes"),
+    [(VIT, {"drop_path": 0.2}), (RESNET, {}), (VIT, {"trains": "heads"}), (VIT, {"trains": "norm"}),
+     (VIT, {"trains": "last_k"}), (RESNET, {"trains": "heads"})],
+)  # fmt: skip
+def test_what_does_not_train_stays_bit_for_bit(network, changes, variables):
+    """And the rest moves; with the heads alone batch norm keeps its statistics too."""
+    own, rule = variables[network], settings(steps=3, **MODERN | changes)
+    plan = Schedule("3 steps", 3, ())
+    used = tuning.with_drop_path(network, rule.drop_path)
+    assert used is network or used.drop_path == 0.2
+    kept = module.tune(used, own, pool(), lambda *_: 0.5, rule, 0.01, plan, "feat", 3, (0, 0))
+    params = {"backbone": own["params"], "head": kept.head}
+    moving = trained(params, rule.trains, 1)["backbone"]
+    for (path, before), after, on in zip(
+        jax.tree.leaves_with_path(own["params"]), jax.tree.leaves(kept.variables["params"]), jax.tree.leaves(moving),
+        strict=True,
+    ):  # fmt: skip
+        assert np.array_equal(before, after) != on or not np.any(before - after), path
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), own, kept.variables)
+    assert any(jax.tree.leaves(changed["params"])) == (rule.trains != "heads")
+    if network is RESNET:
+        assert any(jax.tree.leaves(changed["batch_stats"])) == (rule.trains != "heads")
+
+
+def test_the_head_begins_as_the_regression(variables):
+    """On few images of a separable set it is right at once, where a random head with so small a rate is not."""
+    quick = MODERN | {"learning_rates": (1e-7,), "steps": 1, "start": "linear"}
+    given = VIT, VIT.apply, variables[VIT], [pool()], opened(1), opened(2)
+    ((_, found),) = finetune(*given, settings=settings(**quick), **OPTIONS).items()
+    ((_, other),) = finetune(*given, settings=settings(**quick | {"start": "random"}), **OPTIONS).items()
+    assert found["value"] > 0.9 > other["value"] and found["protocol"]["start"] == "linear"
+    strong = REGRESSION | {"l2_grid": (0.1,)}
+    head = module.solved_head(VIT.apply, variables[VIT], pool(), "feat", 3, 0, strong, 7)
+    again = module.solved_head(VIT.apply, variables[VIT], pool(), "feat", 3, 0, strong, 18)
+    np.testing.assert_allclose(head["weight"], again["weight"], rtol=1e-2, atol=1e-2)
+
+
+def test_the_protocol_of_transformers_learns_and_is_told(variables):
+    given = VIT, VIT.apply, variables[VIT], [pool()], opened(1), opened(2)
+    ((_, found),) = finetune(*given, settings=settings(**MODERN | {"learning_rates": (0.01,)}), **OPTIONS).items()
+    told = json.loads(json.dumps(found["protocol"]))
+    assert found["value"] > 0.6 and told["schedules"] == {"40 steps": {"steps": 40, "drops": []}}
+    for name, value in MODERN.items():
+        assert name == "learning_rates" or told[name] == value
+
+
+def test_shares_and_words_that_mean_nothing_are_refused():
+    for changes, said in (
+        (dict(shares=(0.0,)), "shares of every class"),
+        (dict(shares=(1.5,)), "shares of every class"),
+        (dict(optimiser="lion"), "evals.finetune.optimiser"),
+        (dict(trains="some"), "evals.finetune.trains"),
+        (dict(layer_decay=0.0), "layer_decay"),
+        (dict(warmup=1.0), "warmup"),
+        (dict(weight_decay=-0.1), "weight_decay"),
+    ):
+        with pytest.raises(UserError, match=said):
+            module.check(settings(**changes), 3)
+    for changes in (dict(shares=(0.1,)), dict(start="linear")):
+        with pytest.raises(UserError, match="several labels"):
+            module.check(settings(**changes), 0)
+    module.check(settings(labels=(), optimiser="lion"), 3)
+    module.check(settings(labels=(), shares=(0.01, 1.0)), 3)

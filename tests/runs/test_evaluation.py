@@ -82,12 +82,13 @@ def test_images_to_train_on_are_the_same_in_memory_and_not(network):
 def test_labelled_images_show_every_class_and_none_is_chosen_by():
     judge = judge_of(finetune={"labels": (38, 0), "draws": 2})
     labels = judge._train_labels()
-    for count, (draws, held) in judge._draws.items():
+    for name, (draws, held) in judge._draws.items():
+        count = int(name.replace("all", "0"))
         assert len(draws) == 2 and len(held) == round(0.2 * len(labels))
         for rows in draws:
             assert len(rows) == (count or len(labels) - len(held)) and not set(rows) & set(held)
             assert np.bincount(labels[rows], minlength=19).min() >= 1
-    first, second = judge._draws[38][0]
+    first, second = judge._draws["38"][0]
     assert set(first) != set(second)
     with pytest.raises(UserError, match="99999 labels were asked for but"):
         judge_of(finetune={"labels": (99999,)})
