@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report import captions, charts, continuation, labelled_charts, pictures, progress_charts
+from gssl_jax.report import captions, charts, continuation, labelled_charts, pictures, progress_charts, robustness
 from gssl_jax.report.chains import chain_list, last_method
 from gssl_jax.report.facts import facts, feature_notes, protocol_of, summary, text_of
 from gssl_jax.report.health import Finding, findings
 from gssl_jax.report.label_free import label_free_table
-from gssl_jax.report.measures import fine_tuned
+from gssl_jax.report.measures import fine_tuned, robust
 from gssl_jax.report.page import attempt, definitions, embedded, opening, paragraph, write_page
 from gssl_jax.report.reading import RunFiles, read_run
 from gssl_jax.report.tables import class_table, score_tables, text
@@ -56,11 +56,12 @@ def write_report(folder: Path, pictures_by_name: Pictures, classes: Sequence[str
     judged = judged._replace(sentences=(*continuation.notice(run), *judged.sentences))
     figures = folder / "figures"
     sections = {
-        "table": _table(run.results, rows),
+        "table": _table(run.results, [row for row in rows if robust(row.key) is None]),
         "continuation": continuation.section(run),
         "run": _run(run),
         "lowshot": _lowshot(rows, figures),
         "iterations": _iterations(rows, figures),
+        "robustness": robustness.section(rows, figures),
         "classes": _classes(run, figures),
         "curves": _curves(run, rows, figures),
         "health": _health(found, run),

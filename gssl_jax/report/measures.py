@@ -15,6 +15,13 @@ GROUPS = {
     "middle": "middle third of classes",
     "tail": "rarest third of classes",
 }
+ROBUST = {
+    "clean": "clean images",
+    "mean": "mean over corruptions",
+    "kept": "share of the clean accuracy kept",
+    "jpeg_compression": "JPEG",
+    "elastic_transform": "elastic",
+}
 RAREST = ("few", "tail")
 
 # The question of a person with few labels comes first, and the least noisy of its answers.
@@ -81,9 +88,30 @@ def without_kind(words: str) -> str:
 
 
 def fine_tuned(key: str) -> str | None:
-    """The number of labels, "1,000", of a measure for which the whole network was trained on; None for others."""
-    found = re.fullmatch(r"finetune_(\d+)/(?:top1|auroc)", key)
-    return f"{int(found[1]):,}" if found else None
+    """Of a measure for which the network was trained on, with how many labels: "1,000", "all" or "1 % of the"; None for
+    others."""
+    found = re.fullmatch(r"finetune_(?:(\d+)|(all)|([\d.]+)pct)/(?:top1|auroc)", key)
+    if not found:
+        return None
+    return f"{int(found[1]):,}" if found[1] else found[2] or f"{found[3]} % of the"
+
+
+def robust(key: str) -> str | None:
+    """The name of a measure of robustness: "gaussian noise", "PGD, linf 4/255", "on shaded"; None for others."""
+    found = re.fullmatch(r"(robust|shift)_(.+)/top1", key)
+    if not found:
+        return None
+    attack = re.fullmatch(r"pgd_(linf|l2)_(.+)", found[2])
+    if found[1] == "shift":
+        return f"on {found[2]}"
+    if attack:
+        return f"PGD, {attack[1]} {attack[2]}{'/255' if attack[1] == 'linf' else ''}"
+    return ROBUST.get(found[2], found[2].replace("_", " "))
+
+
+def detail(key: str) -> bool:
+    """Whether a measure of robustness is for its own section alone: of one corruption, of clean images, or a share."""
+    return key.startswith("robust_") and not key.startswith(("robust_mean/", "robust_pgd_"))
 
 
 def group(key: str) -> str:
@@ -101,7 +129,7 @@ def label(key: str) -> str:
         return key
     shots, labels = re.fullmatch(r"lowshot_(\d+)", name), fine_tuned(key)
     few = re.fullmatch(r"(segment)_(\d+)_(\w+)", name)
-    words = NAMES.get(name, key)
+    words = robust(key) or NAMES.get(name, key)
     if shots:
         words = f"{shots[1]} image{'' if shots[1] == '1' else 's'} per class"
     elif labels:

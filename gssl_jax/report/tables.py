@@ -38,16 +38,17 @@ def score_tables(results: Mapping[str, Any], rows: Sequence[Row]) -> str:
         columns = own_columns(results)
         words = captions.OWN_TABLE + (f" {captions.OWN_CHOICE}" if len(columns) > 1 else "")
         cells = [(row.label, (row.trained, row.last)[: len(columns)]) for row in own]
-        parts.append(_scores(words, ("own classifier", *columns), cells))
+        parts.append(scores_table(words, ("own classifier", *columns), cells))
     for part in tables_of(frozen):
         named = columns_of(part)
         headings = ("frozen features" if own else "measure", "trained", *named.values())
         cells = [(without_kind(row.label), (row.trained, *map(row.of, named))) for row in part]
-        parts.append(_scores(captions.on_features(part, bool(own)), headings, cells))
+        parts.append(scores_table(captions.on_features(part, bool(own)), headings, cells))
     return "".join(parts)
 
 
-def _scores(caption: str, headings: Sequence[str], rows: Sequence[tuple[str, tuple[Score | None, ...]]]) -> str:
+def scores_table(caption: str, headings: Sequence[str], rows: Sequence[tuple[str, tuple[Score | None, ...]]]) -> str:
+    """Rows of a name and a score for each heading but the first, each with its interval; scrolls where it is wide."""
     lines = []
     for label, scores in rows:
         cells = "".join(_cell(one, place == 0) for place, one in enumerate(scores))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gssl_jax.knobs import at, is_number
 from gssl_jax.report import gains
-from gssl_jax.report.measures import HEADLINES, guess, kind, place, unit
+from gssl_jax.report.measures import HEADLINES, detail, guess, kind, place, unit
 from gssl_jax.report.words import (
     Row,
     Score,
@@ -71,7 +71,7 @@ def verdict(results: Mapping[str, Any], alarms: int = 0, validated: bool = False
       alarms: number of alarms raised or found, so that a good score does not hide one.
       validated: whether validation images were there to choose the state of a labelled method.
     """
-    rows = [row for row in comparison_table(results) if row.trained is not None]
+    rows = [row for row in comparison_table(results) if row.trained is not None and not detail(row.key)]
     named = "one alarm" if alarms == 1 else f"{alarms} alarms"
     warning = (f"The health section names {named}: read it before using this backbone.",) if alarms else ()
     if not rows:

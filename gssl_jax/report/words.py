@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report.measures import LAST, OWN, RAREST, SCORES, group, kind, label, without_kind
+from gssl_jax.report.measures import LAST, OWN, RAREST, SCORES, group, kind, label, robust, without_kind
 
 CONTROLS = {
     "started": "what it started from",
@@ -225,8 +225,10 @@ def own_columns(results: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows on features in tables of one kind each, in the order of `SCORES`."""
-    tables = [[row for row in rows if kind(row.key) == score] for score in SCORES.values()]
+    """Rows on features in tables of one kind each, in the order of `SCORES`, those of robustness last."""
+    others = [row for row in rows if robust(row.key) is None]
+    tables = [[row for row in others if kind(row.key) == score] for score in SCORES.values()]
+    tables.append([row for row in rows if robust(row.key) is not None])
     return [table for table in tables if table]
 
 
@@ -244,6 +246,7 @@ def console_table(results: Mapping[str, Any]) -> RenderableType:
         scores = [(without_kind(row.label), (row.trained, *map(row.of, named))) for row in part]
         score = kind(part[0].key) if part else "accuracy"
         caption = "" if own and score == "accuracy" else CONSOLE[score]
+        caption = CONSOLE["robustness"] if part and robust(part[0].key) else caption
         tables.append(_table(caption, ("frozen features", "trained", *named.values()), scores))
     return Group(*tables)
 
@@ -252,6 +255,7 @@ CONSOLE = {
     "accuracy": "Accuracy on test images, per cent (95 % interval)",
     "mean AUROC": "Mean AUROC on test images, times 100 (95 % interval)",
     "mean IoU": "Mean IoU of masks on test images, times 100 (95 % interval)",
+    "robustness": "Linear classifier of clean images elsewhere, per cent (95 % interval)",
 }
 WIDE = 3
 """Columns of scores that fit into 80 characters with the interval beside the score; of more it stands below."""

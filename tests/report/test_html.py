@@ -12,7 +12,7 @@ from gssl_jax.report.captions import HEADINGS
 from gssl_jax.report.html import write_report
 from tests.report.page import Page
 
-OPTIONAL = ("classes", "continuation", "iterations")
+OPTIONAL = ("classes", "continuation", "iterations", "robustness")
 SECTIONS = [name for name in HEADINGS if name not in OPTIONAL]  # of a method that learns without labels
 
 
@@ -141,7 +141,9 @@ def labelled_report(report, labelled_results, gated_config, gated_rows_of, make_
 
 def test_a_labelled_page_shows_what_it_owes_and_no_more(labelled_report):
     page = labelled_report()
-    assert page.ids("section") == [n for n in HEADINGS if n not in ("lowshot", "continuation", "iterations")]
+    assert page.ids("section") == [
+        n for n in HEADINGS if n not in ("lowshot", "continuation", "iterations", "robustness")
+    ]
     sheets = ["gradcam", "neighbours", "tsne"]
     curves = ["loss", "validation", "gate", "alignment", "pretexts", "features", "schedule"]
     assert page.ids("figure") == [f"figure-{name}" for name in ("classes", *curves, *sheets)]

@@ -24,6 +24,13 @@ from gssl_jax.report.measures import fine_tuned, guess, is_auroc, kind, label, p
          "In mean IoU with masks, linear head, 5 images per class"),
         ("segment_1_upernet/miou", "masks, UperNet fine-tuned, 1 image per class, mean IoU",
          "In mean IoU with masks, UperNet fine-tuned, 1 image per class"),
+        ("finetune_1pct/top1", "fine-tuned with 1 % of the labels", "Fine-tuned with 1 % of the labels"),
+        ("finetune_all/top1", "fine-tuned with all labels", "Fine-tuned with all labels"),
+        ("robust_gaussian_noise/top1", "gaussian noise", "By gaussian noise"),
+        ("robust_pgd_linf_4/top1", "PGD, linf 4/255", "By PGD, linf 4/255"),
+        ("robust_pgd_l2_0.5/top1", "PGD, l2 0.5", "By PGD, l2 0.5"),
+        ("robust_kept/top1", "share of the clean accuracy kept", "By share of the clean accuracy kept"),
+        ("shift_shaded/top1", "on shaded", "By on shaded"),
         ("voc/map", "voc/map", "By voc/map"),
     ],
 )  # fmt: skip
