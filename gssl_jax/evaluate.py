@@ -29,8 +29,8 @@ USAGE = """usage: python -m gssl_jax.evaluate --backbone=[NAME=]WHAT [--backbone
                          pixels          the images themselves
   --data=KIND[:PATH]   labelled images: photos, mosaics, digits, folder:DIR, lists:DIR, masks:DIR, tfds:NAME, earth:shaded
   --config=FILE[:preset]   or a recipe, whose last stage says images and protocols; a run alone brings its own
-  --evals=LIST         knn,linear,lowshot (without it); also sgd_linear, finetune, segmentation (mosaics, masks,
-                       earth:coasts-shaded), and health, which needs no labels
+  --evals=LIST         knn,linear,lowshot (without it); also sgd_linear, finetune, robustness, segmentation (mosaics,
+                       masks, earth:coasts-shaded), and health, which needs no labels
   --evals.KEY=VALUE    changes a protocol, e.g. --evals.lowshot.shots="(1, 2, 5, 10)"
   --train=, --test=    splits (train, test)
   --size=, --resize=   side of the images in pixels, and the shorter side before the centre is cut

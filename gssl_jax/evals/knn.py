@@ -102,7 +102,7 @@ def _scores(
 
 
 def largest(values: Array, k: int) -> tuple[Array, Array]:
-    """The k largest of every row [Q, R] and their places, as `jax.lax.top_k` gives them: the lower place first of equals.
+    """The k largest of every row [Q, R] and their places, of equals the lower first, as `jax.lax.top_k` gives them.
 
     They lie in the k blocks of largest maximum, which one pass over the row finds; only those are searched. Of blocks
     with equal maxima the first are taken, and each of them holds a value that comes before all of a later block.

@@ -20,12 +20,13 @@ from rich.console import Console
 from gssl_jax import __version__
 from gssl_jax.data.sources import Source
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.evals import segmentation, suite
+from gssl_jax.evals import robustness as robust
+from gssl_jax.evals import segmentation, suite, tuning
 from gssl_jax.evals.intervals import entry
 from gssl_jax.evals.projection import t_sne
 from gssl_jax.knobs import flat
 from gssl_jax.models.resnet import ResNet
-from gssl_jax.runs import archive, dense
+from gssl_jax.runs import archive, dense, robustness
 from gssl_jax.runs.candidates import Candidate
 from gssl_jax.runs.done import Done
 from gssl_jax.runs.evaluation import Entries, Judge
@@ -81,6 +82,10 @@ def _taught(subject: Subject, settings: ConfigDict) -> Entries:
     return subject.judge.under(settings).teach(subject.variables)
 
 
+def _robust(subject: Subject, settings: ConfigDict) -> Entries:
+    return robustness.judge(subject.judge.under(settings), subject.variables)
+
+
 def _masks(subject: Subject, settings: ConfigDict) -> Entries:
     judge = subject.judge.under(settings)
     return dense.judge_pixels(judge) if subject.candidate.variables is None else dense.judge(judge, subject.variables)
@@ -99,7 +104,16 @@ EVALUATORS: dict[str, Evaluator] = {
     "lowshot": Evaluator(_of_features("lowshot"), off={"lowshot.shots": ()}),
     "segmentation": Evaluator(_masks, labels=False),
     "sgd_linear": Evaluator(_taught, ("linear",), {"sgd_linear.steps": 0}, "sgd_linear.steps=5000", False),
-    "finetune": Evaluator(_taught, ("linear",), {"finetune.labels": ()}, "finetune.labels='(1000,)'", False),
+    "finetune": Evaluator(
+        _taught, ("linear",), {"finetune.labels": (), "finetune.shares": ()}, "finetune.labels='(1000,)'", False
+    ),
+    "robustness": Evaluator(
+        _robust,
+        ("linear",),
+        {f"robustness.{name}": () for name in ("corruptions", "linf", "l2", "shift")},
+        "robustness.corruptions=\"('all',)\"",
+        False,
+    ),
     "health": Evaluator(_label_free, (), {"health.images": 0}, "health.images=1000", pixels=False, labels=False),
 }
 """Every value of `--evals`, in the order in which they are run."""
@@ -183,6 +197,8 @@ def opened(one: Candidate, names: Sequence[str]) -> Bench:
     suite.check_statistics(config.evals, isinstance(one.backbone, ResNet))
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
     segmentation.check(config.evals.segmentation, train.parts, one.backbone, config.data)
+    tuning.check_backbone(config.evals.finetune, one.backbone)
+    robust.check(config.evals.robustness, train, config.data)
     return Bench(config, train, test, one.backbone, make_mesh())
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from gssl_jax.errors import UserError
-from gssl_jax.runs import robustness
+from gssl_jax.presets import evaluation
+from gssl_jax.runs import judging, robustness
 from tests.runs.test_evaluation import judge_of
 
 ASKED = dict(corruptions=("contrast",), severities=(1, 5), l2=(0.2,), steps=2, images=57)
@@ -43,3 +44,12 @@ def test_features_that_are_not_finite_have_no_value(variables):
 def test_a_domain_of_other_classes_stops_the_run_before_it_trains():
     with pytest.raises(UserError, match="'arctic America'"):
         judge_of(name="maskcluster_vit", robustness={"shift": (("earth", "shaded", "test"),)})
+
+
+def test_it_is_one_of_the_evaluators_of_any_backbone():
+    settings = evaluation("photos", "", "train", "test", 32)
+    with pytest.raises(UserError, match="robustness is off"):
+        judging.chosen(["robustness"], settings)
+    settings.robustness.corruptions = ("fog",)
+    assert judging.chosen(["robustness"], settings).robustness.corruptions == ("fog",)
+    assert judging.chosen(["knn"], settings).robustness.corruptions == ()
