@@ -91,6 +91,8 @@ def base():
         dict(
             kind="noise",  # noise | zeros | foreign | token | drop
             ratio=0.5,  # share of the image hidden [MC-SSL]
+            spread=0.0,  # token only: that share is drawn for each image from ratio -+ spread [iBOT: .2]
+            images=1.0,  # token only: share of the images of which anything is hidden [iBOT: .5]
             align=1,  # masks in cells of this many pixels; the patch size for whole patches [GMML: 1]
             max_side=0.3,  # largest box side as a share of the image side [GMML]
             foreign_probability=0.5,  # images whose corruption is replaced by another image's content [GMML]

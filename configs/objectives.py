@@ -17,6 +17,10 @@ methods (arXiv 2406.17460 compares their families: contrastive, clustering, mask
     mae          three quarters of the patches left out, rebuilt by a decoder (arXiv 2111.06377)
     simmim       patches hidden by a token, rebuilt by a linear layer (arXiv 2111.09886)
     supervised   the labels of the same images: what they can teach at most
+    dino         clusters of clean views by student and teacher (arXiv 2104.14294)
+    ibot         dino, and clusters of hidden patch tokens (arXiv 2111.07832)
+    msn          clusters of views with patches left out (arXiv 2204.07141)
+    swav         swapped prediction of clusters, no teacher (arXiv 2006.09882)
 
 Data, network, views and evaluation are those of configs/maskcluster_vit.py; the group `method` is the objective's own,
 with the values of its paper, smaller ones where the preset is small, and learning rate and decay with it. Every method
@@ -82,6 +86,8 @@ def masked(c, kind, ratio, align, max_side):
     return dict(
         kind=kind,  # drop (mae) | token | noise | zeros | foreign (simmim; the last three are GMML's)
         ratio=ratio,
+        spread=0.0,  # token only: that share is drawn for each image from ratio -+ spread
+        images=1.0,  # token only: share of the images of which anything is hidden
         align=align,  # masks in cells of this many pixels, a multiple of the patch for drop and token
         max_side=max_side,  # largest box side as a share of the image side; not for drop
         foreign_probability=0.0,  # images whose corruption is replaced by another image's content
@@ -146,6 +152,78 @@ def supervised(c):
         c.optim.update(dict(learning_rate=2.5e-4, weight_decay=0.05, final_weight_decay=0.05, clip_norm=0.0))  # [DeiT]
 
 
+def clustering(c, name):
+    """The group of a clustering method at class level, DINO's values; `c.method` is that of MaskCluster before.
+
+    Views, augmentation, the form of the projector and what a small preset measured for teachers stay.
+    """
+    left, small = c.method, c.optim.unit == "step"
+    c.method = m = ConfigDict()
+    m.name = name
+    m.hand_over = ("backbone",)  # of the stage before; also projector, prototypes, heads, teacher
+    m.views = left.views
+    m.augment = left.augment
+    m.projector = ConfigDict(dict(layers=3, hidden=2048, output=256, norm="none"))  # [DINO]
+    m.prototypes = ConfigDict(dict(cls=65536))  # [DINO]
+    m.collapse = ConfigDict(dict(cls="centring"))  # sinkhorn | memax | centring | none
+    m.temperature = ConfigDict(
+        dict(student=0.1, teacher_start=0.04, teacher_end=0.07, teacher_warmup=30.0)  # in optim.unit [DINO]
+    )
+    m.sinkhorn = ConfigDict(dict(eps=0.05, iterations=3))  # [SwAV]
+    m.memax = ConfigDict(dict(weight=1.0, sharpen=0.25))  # [MSN]
+    m.centring = ConfigDict(dict(momentum=0.9))  # [DINO]
+    m.momentum = ConfigDict(dict(start=0.996, end=1.0, curve="cosine"))  # of the teacher [DINO]
+    m.health_rows = 4096  # targets looked at for entropies and prototype use
+    if small:
+        for group in ("projector", "temperature", "sinkhorn", "memax", "momentum"):
+            m[group].update({key: left[group][key] for key in m[group]})
+        m.prototypes.cls = left.prototypes.cls
+    return m, left, small
+
+
+def dino(c):
+    """DINO: clean views, class level only."""
+    clustering(c, "dino")
+
+
+def ibot(c):
+    """iBOT: DINO with a patch level of hidden tokens."""
+    m, left, small = clustering(c, "ibot")
+    m.projector.shared = True  # [iBOT]
+    m.prototypes = ConfigDict(dict(cls=8192, patch=8192))  # [iBOT]
+    m.collapse.patch = "centring"
+    m.sinkhorn.positionwise = False  # patch level: each place by itself [CAPI]
+    m.loss = ConfigDict({"cls": 1.0, "patch": 1.0})  # [iBOT]
+    m.corruption = left.corruption
+    m.corruption.update(dict(kind="token", align=c.backbone.patch, ratio=0.3, spread=0.2, images=0.5))  # [iBOT]
+    if small:
+        m.prototypes.update(left.prototypes)
+
+
+def msn(c):
+    """MSN: the first global view is the teacher's, the second an anchor with patches left out; local ones are focal."""
+    m, left, small = clustering(c, "msn")
+    m.prototypes.cls = left.prototypes.cls if small else 1024  # [MSN]
+    m.collapse.cls = "memax"
+    m.corruption = left.corruption
+    m.corruption.update(dict(kind="drop", align=c.backbone.patch, ratio=0.15))  # [MSN: .15 for ViT-S/16]
+    if not small:
+        m.projector.norm = "batch"  # [MSN]
+        m.momentum.curve = "linear"  # [MSN]
+    m.views.globals = 2
+
+
+def swav(c):
+    """SwAV: codes by sinkhorn from the student's own scores."""
+    m, left, small = clustering(c, "swav")
+    del m.momentum
+    m.collapse.cls = "sinkhorn"
+    c.evals.which = "student"  # there is no teacher
+    if not small:
+        m.projector.update(dict(layers=2, hidden=2048, output=128, norm="batch"))  # [SwAV]
+        m.prototypes.cls = 3000  # [SwAV]
+
+
 METHODS = {
     "maskcluster": same,
     "simclr": simclr,
@@ -153,6 +231,10 @@ METHODS = {
     "mae": mae,
     "simmim": simmim,
     "supervised": supervised,
+    "dino": dino,
+    "ibot": ibot,
+    "msn": msn,
+    "swav": swav,
 }
 """method=NAME: what it makes of the group `method` that the preset of MaskCluster left; it sees the whole recipe, so
 that it can ask for the sizes of the preset (`optim.unit` is `step` in the small ones)."""

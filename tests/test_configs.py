@@ -29,16 +29,11 @@ PRESETS = {
         "tiny",
         "imagenet,backbone=vit_b16",
         "folder,path=somewhere,method=maskcluster",
-        "photos,method=simclr",
-        "photos,method=moco_v3",
-        "photos,method=mae",
-        "photos,method=simmim",
-        "photos,method=supervised",
-        "imagenet,method=simclr",
-        "imagenet,method=moco_v3",
-        "imagenet,method=mae",
-        "imagenet,method=simmim",
-        "imagenet,method=supervised",
+        *(
+            f"{preset},method={method}"
+            for method in "simclr moco_v3 dino swav msn mae simmim ibot supervised".split()
+            for preset in ("photos", "imagenet")
+        ),
     ],
     "gated_cifar_lt": ["cifar10", "cifar100", "photos", "tiny", "folder,path=somewhere,size=48"],
     "gated_adversarial": ["cifar10", "cifar100", "photos", "tiny"],

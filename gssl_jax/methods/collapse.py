@@ -100,12 +100,11 @@ def control(name: str, settings: ConfigDict, clock: Clock) -> Control:
 
 
 def starved(config: ConfigDict, backbone: Any) -> tuple[str, ...]:
-    """A warning for each level that has more prototypes than the rows of a batch can fill."""
-    views = config.optim.batch_size * config.method.views.globals
-    rows = {"cls": views, "patch": views * (config.data.image_size // backbone.patch) ** 2}
+    """A warning for each level of the method that has more prototypes than the rows of a batch can fill."""
     found = []
-    for level, available in rows.items():
-        count = config.method.prototypes[level]
+    for level, count in config.method.prototypes.items():
+        available = config.optim.batch_size * config.method.views.globals
+        available *= (config.data.image_size // backbone.patch) ** 2 if level == "patch" else 1
         if count > 16 * available:
             found.append(
                 f"method.prototypes.{level}={count} is more than 16 times the {available} rows of a batch: most stay "

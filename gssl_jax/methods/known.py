@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from gssl_jax.methods import byol, fixmatch, gated, mae, maskcluster, moco, moco_v3, simclr, simmim, supervised
+from gssl_jax.methods import (
+    byol,
+    dino,
+    fixmatch,
+    gated,
+    ibot,
+    mae,
+    maskcluster,
+    moco,
+    moco_v3,
+    msn,
+    simclr,
+    simmim,
+    supervised,
+    swav,
+)
 
 METHODS = {
     "maskcluster": maskcluster.KIND,
@@ -14,6 +29,10 @@ METHODS = {
     "moco_v3": moco_v3.KIND,
     "mae": mae.KIND,
     "simmim": simmim.KIND,
+    "dino": dino.KIND,
+    "swav": swav.KIND,
+    "msn": msn.KIND,
+    "ibot": ibot.KIND,
     "supervised": supervised.KIND,
 }
 """Every value `config.method.name` may have."""

@@ -13,7 +13,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.methods.base import Batches
+from gssl_jax.methods.base import Batches, Params
 from gssl_jax.methods.multi_views import MultiViews, step_key
 from gssl_jax.ops import masking
 from gssl_jax.ops.keys import named, per_sample
@@ -31,6 +31,18 @@ def _check_shares(corruption: ConfigDict) -> None:
     if not 0.0 <= corruption.foreign_probability <= 1.0:
         raise UserError(
             f"method.corruption.foreign_probability={corruption.foreign_probability} is no probability: give 0 to 1"
+        )
+    spread, share = corruption.spread, corruption.images
+    if not 0.0 <= spread < min(corruption.ratio, 1.0 - corruption.ratio):
+        raise UserError(
+            f"method.corruption.spread={spread}: ratio - spread and ratio + spread have to be shares, and ratio is "
+            f"{corruption.ratio}"
+        )
+    if not 0.0 < share <= 1.0:
+        raise UserError(f"method.corruption.images={share} is not a share: give more than 0.0, at most 1.0")
+    if (spread or share < 1.0) and corruption.kind != "token":
+        raise UserError(
+            "method.corruption.spread and .images are for method.corruption.kind=token: set them to 0.0 and 1.0"
         )
 
 
@@ -97,7 +109,12 @@ class MaskedViews:
                 n = (size // self.patch) ** 2 - count * (c.align // self.patch) ** 2
                 keep = jnp.sort(jax.lax.top_k(visible, n)[1], axis=-1)
                 return {"student": clean, "mask": mask, "keep": keep}
-            cells = masking.block_masks(key, index, grid, c.ratio, max(1, int(c.max_side * grid + 1e-6)))
+            longest = max(1, int(c.max_side * grid + 1e-6))
+            if c.spread or c.images < 1.0:
+                shares = (c.ratio - c.spread, c.ratio + c.spread)
+                cells = masking.varied_block_masks(key, index, grid, shares, c.images, longest)
+            else:
+                cells = masking.block_masks(key, index, grid, c.ratio, longest)
             return {"student": clean, "mask": masking.expand(cells, c.align)}
         student, mask = masking.gmml_corrupt(
             key,
@@ -117,3 +134,13 @@ class MaskedViews:
         """The hidden patches of pixel masks bool [B, V, S, S] -> bool [B, V, N]."""
         flat = masking.token_mask(mask.reshape(-1, *mask.shape[2:]), self.patch)
         return flat.reshape(*mask.shape[:2], -1)
+
+    def hidden(self, params: Params, views: dict[str, Array]) -> dict[str, Array]:
+        """What tells the backbone which patches are hidden, where that is not in the pixels already."""
+        kind = self.settings.corruption.kind
+        if kind == "drop":
+            return {"keep": views["keep"].reshape(-1, views["keep"].shape[-1])}
+        if kind == "token":
+            tokens = self.tokens(views["mask"])
+            return {"mask": tokens.reshape(-1, tokens.shape[-1]), "mask_token": params["heads"]["mask_token"]}
+        return {}

@@ -81,6 +81,24 @@ def block_masks(key: Array, index: Array, grid: int, ratio: float, max_side: int
     return jax.vmap(lambda k: block_mask(k, grid, ratio, max_side))(per_sample(key, index))
 
 
+def varied_block_masks(
+    key: Array, index: Array, grid: int, ratios: tuple[float, float], share: float, max_side: int
+) -> Array:
+    """As `block_masks`, but a sample is masked with probability `share` only, and then a fraction of it that is uniform
+    between two `ratios` (iBOT, arXiv 2111.07832, section 4.1) -> bool [B, grid, grid]."""
+    low, high = ratios
+    _cells_to_cover(grid, high, max_side)  # complains about what is out of range
+    count = loop_length(grid, high, max_side)
+
+    def draw(sample_key: Array) -> Array:
+        uniforms = jax.random.uniform(sample_key, (4 * count + 2,))
+        cells = jnp.ceil((low + uniforms[0] * (high - low)) * grid * grid - 1e-6).astype(jnp.int32)
+        need = jnp.where(uniforms[1] < share, cells, 0)
+        return _add_boxes(uniforms[2:].reshape(count, 4), grid, need, max_side)
+
+    return jax.vmap(draw)(per_sample(key, index))
+
+
 def loop_length(grid: int, ratio: float, max_side: int) -> int:
     """Boxes to offer so that fewer than `ratio` covered cells are practically impossible.
 

@@ -193,7 +193,8 @@ def _owed(run: RunFiles) -> set[str]:
     owed = set(captions.SHEETS)
     if labelled(run.results):
         return owed | {"gradcam"}
-    owed |= {"reconstruction", "clusters"} if at(run.config, "method.prototypes.patch") else set()
+    owed |= {"clusters"} if at(run.config, "method.prototypes.patch") else set()
+    owed |= {"reconstruction"} if at(run.config, "method.name") == "maskcluster" else set()
     return owed | ({"attention"} if at(run.config, "backbone.kind") == "vit" else set())
 
 
