@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gssl_jax.errors import UserError
 from gssl_jax.methods.base import Clock
-from gssl_jax.methods.collapse import CONTROLS, control
+from gssl_jax.methods.collapse import CONTROLS, control, starved
 from tests import reference
 from tests.tiny import tiny_config
 
@@ -75,3 +77,16 @@ def test_momentum_of_the_centre():
 def test_unknown_control():
     with pytest.raises(UserError, match="unknown collapse control 'centering'; did you mean 'centring'"):
         made("centering")
+
+
+def test_starved_levels_are_named_and_only_those_there_are():
+    """A batch of 2 with 2 views has 4 rows and 36 patches: up to 64 and 576 prototypes pass."""
+    changes = dict(optim__batch_size=2, method__prototypes__cls=65, method__prototypes__patch=577)
+    config = tiny_config(**changes)
+    found = starved(config, SimpleNamespace(patch=4))
+    assert len(found) == 2 and "the 4 rows" in found[0] and "--config.method.prototypes.cls=4 " in found[0]
+    assert "the 36 rows" in found[1] and "--config.method.prototypes.patch=32 " in found[1]
+    del config.method.prototypes["patch"]
+    assert starved(config, object()) == found[:1]  # a network without patches
+    config.method.prototypes.cls = 64
+    assert starved(config, object()) == ()

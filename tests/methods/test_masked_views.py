@@ -149,6 +149,16 @@ def test_whole_patches_are_hidden_and_the_pixels_left_alone(kind):
         assert len(np.unique(hidden.reshape(16, 9), axis=0)) > 8
 
 
+def test_tokens_hidden_in_some_images_only():
+    """With ratios from .2 to .6 of nine patches at least two are hidden, in two thirds of the views or none at all."""
+    changes = {**HOST, "method__corruption__kind": "token", "method__corruption__ratio": 0.4}
+    changes |= {"method__corruption__spread": 0.2, "method__corruption__images": 0.67}
+    views = draw(tiny_crops(32), **changes)
+    hidden = views["mask"].reshape(64, -1).mean(axis=1) * 9
+    assert set(np.unique(np.round(hidden))) <= {0, 2, 3, 4, 5, 6, 7, 8} and 30 < (hidden > 0).sum() < 56
+    assert reference.patch_aligned(views["mask"], 4)
+
+
 def test_dropped_blocks_larger_than_a_patch():
     """Cells of 4 pixels over patches of 2: of 9 cells 4 are hidden, 16 of 36 patches."""
     changes = {**HOST, "method__corruption__kind": "drop", "backbone__patch": 2}
@@ -165,6 +175,9 @@ def test_dropped_blocks_larger_than_a_patch():
     (dict(method__corruption__align=5), "method.corruption.align=5 does not divide data.image_size=12"),
     (dict(method__corruption__kind="token", method__corruption__align=2), "set --config.method.corruption.align=4"),
     (dict(method__corruption__kind="drop", method__corruption__align=6), "set --config.method.corruption.align=4"),
+    (dict(method__corruption__spread=0.1), "set them to 0.0 and 1.0"),
+    (dict(method__corruption__kind="token", method__corruption__spread=0.5), "ratio - spread"),
+    (dict(method__corruption__kind="token", method__corruption__images=1.5), "method.corruption.images=1.5"),
     (dict(method__augment__global_1__size=16), "set --config.method.augment.global_1.size=12"),
     (dict(method__augment__global_2__size=8), "method.augment.global_2.size=8 is not data.image_size=12"),
     (dict(method__views__locals=1, method__augment__local__size=10), "method.augment.local.size=10 is not a multiple"),

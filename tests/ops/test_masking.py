@@ -206,3 +206,17 @@ def test_gmml_is_the_same_on_eight_devices(getkey):
     parts = corrupt(jax.device_put(index, spread), jax.device_put(images, spread))
     for ours, expected in zip(parts, corrupt(index, images), strict=True):
         np.testing.assert_array_equal(ours, expected)
+
+
+def test_masks_that_vary_between_samples():
+    """Of 400 samples half are masked (+- 5 standard deviations), each of them from 10 % to 50 % of 64 cells, with a
+    mean near 30 %; the largest box of 2 x 2 may overshoot by 4 cells."""
+    index = jnp.arange(400)
+    masks = np.asarray(masking.varied_block_masks(jax.random.key(0), index, 8, (0.1, 0.5), 0.5, 2))
+    shares = masks.reshape(400, -1).mean(axis=1)
+    masked = shares[shares > 0]
+    assert abs(len(masked) - 200) < 50
+    assert masked.min() >= 0.1 and masked.max() <= 0.5 + 4 / 64
+    assert masked.min() < 0.15 and masked.max() > 0.45 and masked.mean() == pytest.approx(0.3, abs=0.05)
+    again = masking.varied_block_masks(jax.random.key(0), index[::-1], 8, (0.1, 0.5), 0.5, 2)
+    np.testing.assert_array_equal(np.asarray(again)[::-1], masks)  # a draw follows the sample
