@@ -214,10 +214,7 @@ def commands(config: ConfigDict, cell: Cell, duration: float | None, folder: Fol
 
 def durations(config: ConfigDict, costs: Mapping[str, Any], reference: ConfigDict) -> dict[str, float | None]:
     """How long every method of `costs` trains, in its optim.unit; None where its operations could not be counted and
-    the budget asks for them.
-
-    `reference` is the recipe of `budget.reference`, `costs` are `runs.costs.Cost` by method.
-    """
+    the budget asks for them. `reference` is the recipe of `budget.reference`, `costs` are `Cost` by method."""
     length = config.budget.duration or float(reference.optim.duration)
     if config.budget.kind == "steps":
         return dict.fromkeys(costs, length)
