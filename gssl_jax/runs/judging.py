@@ -88,7 +88,9 @@ def _robust(subject: Subject, settings: ConfigDict) -> Entries:
 
 def _masks(subject: Subject, settings: ConfigDict) -> Entries:
     judge = subject.judge.under(settings)
-    return dense.judge_pixels(judge) if subject.candidate.variables is None else dense.judge(judge, subject.variables)
+    if subject.candidate.variables is None:
+        return dense.judge_pixels(judge)
+    return dense.judge(judge, subject.variables) | dense.teach(judge, subject.variables)
 
 
 def _label_free(subject: Subject, settings: ConfigDict) -> Entries:
@@ -102,7 +104,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "knn": Evaluator(_of_features("knn")),
     "linear": Evaluator(_of_features("linear")),
     "lowshot": Evaluator(_of_features("lowshot"), off={"lowshot.shots": ()}),
-    "segmentation": Evaluator(_masks, labels=False),
+    "segmentation": Evaluator(_masks, off={"segmentation.decoder.steps": 0}, labels=False),
     "sgd_linear": Evaluator(_taught, ("linear",), {"sgd_linear.steps": 0}, "sgd_linear.steps=5000", False),
     "finetune": Evaluator(
         _taught, ("linear",), {"finetune.labels": (), "finetune.shares": ()}, "finetune.labels='(1000,)'", False

@@ -52,6 +52,8 @@ def test_what_is_not_asked_for_is_off():
     found = chosen(["knn"], settings(sgd_linear__steps=3, finetune__labels=(10,)))
     assert (found.lowshot.shots, found.sgd_linear.steps, found.finetune.labels) == ((), 0, ())
     assert chosen(["lowshot", "sgd_linear"], settings(sgd_linear__steps=3)).sgd_linear.steps == 3
+    assert chosen(["knn"], settings(segmentation__decoder__steps=3)).segmentation.decoder.steps == 0
+    assert chosen(["segmentation"], settings(segmentation__decoder__steps=3)).segmentation.decoder.steps == 3
     with pytest.raises(UserError, match=r"--evals=finetune is off by its settings: give --evals.finetune.labels"):
         chosen(["knn", "finetune"], settings())
     with pytest.raises(UserError, match="unknown evaluator 'lowshots'; did you mean 'lowshot'"):
