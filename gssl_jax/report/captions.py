@@ -80,17 +80,6 @@ ITERATIONS = (
     "A line that rises at once belongs to features that need little training on top; where lines meet at the end, "
     "enough labels and iterations make up for a lesser start.",
 )
-ROBUSTNESS = (
-    "Accuracy of the linear classifier by the severity of the corruption, the mean over the corruptions, one line a "
-    "backbone.",
-    "The classifier is fitted on clean training images. A line that falls less steeply belongs to features that a "
-    "worse camera, weather or a small file disturb less; one that lies higher at the left only is better on clean "
-    "images.",
-)
-ROBUSTNESS_TABLE = (
-    "Accuracy in per cent, below it the 95 % interval, of a linear classifier fitted on clean training images: test "
-    "images under corruptions (mean over their severities), under attack, and of other domains."
-)
 LOSS_OF = {
     "moco": "Contrastive loss. It is small while the queue still holds noise, and rises as real keys take its place: "
     "that is no fault. Later it should fall slowly; how good the backbone is, only the scores tell.",
