@@ -33,8 +33,11 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
     )
     e.lowshot = ConfigDict(
         dict(
-            shots=(1, 2, 5),
+            shots=(1, 2, 5),  # labelled images per class
             draws=20,
+            shares=(),  # of all labels, such as (0.01, 0.1)
+            share_draws=3,
+            lists=(),  # text files of image names; those of one name in several folders are draws of one entry
             feature="feat",
             l2=0.075,
             kfold_from=5,
@@ -44,6 +47,12 @@ def evaluation(source: str, path: str, train: str, test: str, resize: int) -> Co
             max_iterations=300,  # [MSN]
             tolerance=1e-4,  # largest gradient norm over the classes
         )  # [MSN: lambda / n, lambda .0025-.075]
+    )
+    e.multilabel = ConfigDict(
+        dict(
+            average_precision="exact",  # exact | eleven_point, as PASCAL VOC until 2009
+            threshold="half",  # half: probability .5 | validation: by class, the best F1; of F1 alone
+        )
     )
     e.statistics = "own"  # own | refreshed: batch norm's of the evaluation's training images, ResNets only
     e.sgd_linear = ConfigDict(

@@ -39,7 +39,7 @@ def k_shot(labels: np.ndarray, k: int, seed: int, draw: int, classes: Sequence[s
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
 
 
-def fraction(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+def fraction(labels: np.ndarray, share: float, seed: int | tuple[int, int]) -> np.ndarray:
     """`share` (0, 1] of every class, rounded, at least one image each; int labels [N] -> int64 [about share * N]."""
     if not 0 < share <= 1:
         raise UserError(f"a fraction of the labels must lie in (0, 1], not {share}")

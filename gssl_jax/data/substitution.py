@@ -52,6 +52,11 @@ class Substituted:
         with self._lock:
             return tuple(f"{error.name}: {error.reason}" for _, error in sorted(self._broken.items()))
 
+    @property
+    def usable(self) -> list[int]:
+        """Indices of the images not met as broken so far."""
+        return [index for index in range(len(self)) if index not in self._broken]
+
     def readable(self, index: int) -> Sample | None:
         """Image `index` itself, or None (and one more in the count) when it is broken."""
         if index in self._broken:

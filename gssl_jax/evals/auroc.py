@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gssl_jax.evals.intervals import LEVEL, entry
+from gssl_jax.evals.ranked import area, ranked
 
 CELLS = 2**22  # numbers held at once while images are resampled
 
@@ -26,17 +27,7 @@ def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def weighted_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """`auroc` with every image counted `weights` times: [N], [N], [R, N] -> [R], sorted once for all R."""
-    order = np.argsort(scores, kind="stable")
-    positive, weights = np.asarray(labels, np.float64)[order] > 0.5, np.asarray(weights, np.float64)[:, order]
-    if not len(order):
-        return np.full(len(weights), np.nan)
-    ranked = np.asarray(scores)[order]
-    ties = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # where each run of equal scores begins
-    ups = np.add.reduceat(weights * positive[None], ties, axis=1)
-    downs = np.add.reduceat(weights * ~positive[None], ties, axis=1)
-    below = np.cumsum(downs, axis=1) - downs / 2
-    pairs = ups.sum(1) * downs.sum(1)
-    return np.where(pairs > 0, (ups * below).sum(1) / np.where(pairs > 0, pairs, 1.0), np.nan)
+    return area(ranked(scores, labels, np.asarray(weights).T))
 
 
 def class_aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

@@ -77,3 +77,13 @@ def paired(one: np.ndarray, other: np.ndarray, interval: str, seed: int, resampl
         "n": len(difference),
         "interval": f"paired-{interval}",
     }
+
+
+def drawn_entry(values: np.ndarray, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of independent draws [G]: their mean with Student's t interval, none where they are all alike."""
+    mean, lowest, highest = t_interval(values)
+    if len(set(map(float, values))) == 1:
+        lowest = highest = None  # a class with just these images gives the same draw every time: no spread to tell
+        protocol = {**protocol, "problem": "all draws gave the same value, so there is no interval"}
+    kind = None if lowest is None else "t-draws"
+    return entry(mean, lowest, highest, len(values), protocol, kind, samples=values)

@@ -13,17 +13,19 @@ from jax import Array
 from gssl_jax.evals import logistic
 from gssl_jax.evals.auroc import mean_auroc
 from gssl_jax.evals.linear import LOGITS_BYTES, prepared
+from gssl_jax.evals.multilabel_scores import HALF, VALIDATION, thresholds_of
 
 
 class OneVsRest(NamedTuple):
     """Logits [M, C] of the test images, the chosen l2, whether every final fit converged, the most iterations of one,
-    and on how many images."""
+    on how many images, and above which logit a label counts as predicted: 0, or one number a class [C]."""
 
     scores: np.ndarray
     l2: float
     converged: bool
     iterations: int
     images: int
+    thresholds: float | np.ndarray
 
 
 def one_vs_rest(
@@ -37,13 +39,15 @@ def one_vs_rest(
     max_iterations: int,
     tolerance: float,
     seed: int,
+    threshold: str = HALF,
 ) -> OneVsRest:
     """Regressions with intercept on standardised features [N, D] and labels [N, C] of 0, 1 and NaN (unknown: that
     image is left out of that class), judged on [M, D].
 
     One l2 strength (of mean binary cross-entropy + l2/2 |w|^2) serves all classes: that of `l2_grid` with the best mean
     AUROC on the share `validation` of the images, the strongest of equals; the final fits see them too. Of more than
-    `train_images` training images (0 = no limit) so many are drawn by `seed`.
+    `train_images` training images (0 = no limit) so many are drawn by `seed`. With `threshold="validation"` the same
+    share chooses a threshold for every class, by the fit that has not seen it.
     """
     order = np.random.default_rng(seed).permutation(len(train))
     if 0 < train_images < len(train):
@@ -58,14 +62,17 @@ def one_vs_rest(
         return _in_groups(known, train_labels, l2, kept, max_iterations, tolerance)
 
     best = grid[0]
-    if len(grid) > 1 and held_out.any():
+    thresholds: float | np.ndarray = 0.0
+    if (len(grid) > 1 or threshold == VALIDATION) and held_out.any():
         found = [np.asarray(_logits(solve(l2, ~held_out), known))[held_out] for l2 in grid]
         areas = [mean_auroc(scores, train_labels[held_out]) for scores in found]
-        best = grid[int(np.nan_to_num(areas, nan=-1.0).argmax())]
+        chosen = int(np.nan_to_num(areas, nan=-1.0).argmax())
+        best = grid[chosen]
+        if threshold == VALIDATION:
+            thresholds = thresholds_of(found[chosen], train_labels[held_out], otherwise=0.0)
     final = solve(best, np.ones(len(train), bool))
-    return OneVsRest(
-        np.asarray(_logits(final, wanted)), best, bool(final.converged.all()), int(final.iterations.max()), len(train)
-    )
+    scores, most = np.asarray(_logits(final, wanted)), int(final.iterations.max())
+    return OneVsRest(scores, best, bool(final.converged.all()), most, len(train), thresholds)
 
 
 def _in_groups(

@@ -1,26 +1,37 @@
 """k-NN, linear and low-shot scores of one set of frozen features, as entries of results.json.
 
 Images of one class each (labels int [N]) are judged by top-1 accuracy, those of several labels (float [N, C] of 0, 1
-and NaN) by the mean AUROC over classes and without shots.
+and NaN) by mean average precision, mean AUROC and F1 (`multilabel_scores.MEASURES`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.evals import finetune, sgd_linear
-from gssl_jax.evals.auroc import auroc_entry
-from gssl_jax.evals.intervals import bootstrap_interval, entry, t_interval
+from gssl_jax.evals import few_images, finetune, sgd_linear
+from gssl_jax.evals.few_images import Few
+from gssl_jax.evals.intervals import bootstrap_interval, drawn_entry, entry
 from gssl_jax.evals.knn import knn_scores
 from gssl_jax.evals.linear import linear
-from gssl_jax.evals.lowshot import low_shot
+from gssl_jax.evals.lowshot import digest, low_shot
+from gssl_jax.evals.lowshot_labels import low_shot_labels
 from gssl_jax.evals.multilabel import one_vs_rest
+from gssl_jax.evals.multilabel_scores import (
+    HALF,
+    MEASURES,
+    THRESHOLDS,
+    VALIDATION,
+    multilabel_entries,
+    thresholds_of,
+    values_of,
+)
 from gssl_jax.evals.preprocess import single_threaded, whiten
+from gssl_jax.evals.ranked import AVERAGE_PRECISIONS
 
 # Draws up to this many images share one compiled solver whatever the shots; larger ones would waste time on padding.
 SHARED_ROWS = 512
@@ -28,6 +39,23 @@ SHARED_ROWS = 512
 _whiten = jax.jit(whiten)
 
 Features = Mapping[str, np.ndarray]
+Entries = dict[str, dict[str, Any]]
+
+
+class Task(NamedTuple):
+    """What an evaluator needs; `feature` replaces the configured names."""
+
+    train: Features
+    test: Features
+    settings: Any
+    seed: int
+    classes: Sequence[str]
+    feature: str | None
+
+    @property
+    def several(self) -> bool:
+        """Whether images have several labels."""
+        return self.train["label"].ndim == 2
 
 
 EVALUATORS = ("knn", "linear", "lowshot")
@@ -42,32 +70,28 @@ def evaluate(
     classes: Sequence[str],
     feature: str | None = None,
     only: Collection[str] = EVALUATORS,
-) -> dict[str, dict[str, Any]]:
-    """The entries `knn/top1`, `linear/top1` and `lowshot_<k>/top1` of features by name ([N, D], and "label" int [N]),
-    or `knn/auroc` and `linear/auroc` where "label" is float [N, C].
+    names: Sequence[str] = (),
+) -> Entries:
+    """The entries `knn/<measure>`, `linear/<measure>` and `lowshot_<which>/<measure>` of features by name ([N, D], and
+    "label" int [N] or float [N, C]); `which` is a number of shots, a share ("1pct") or the stem of a list.
 
-    `settings` is `config.evals` (groups knn, linear, lowshot, bootstrap); `feature` replaces the feature names it
-    gives, as the pixel control needs; `only` are the evaluators to run. Unlabelled images (label -1 or NaN) are left
-    out; without labels the result is empty. Features that are not finite give entries without a value: a diverged
-    backbone is a result, not an error.
+    `settings` is `config.evals` (groups knn, linear, lowshot, multilabel, bootstrap); `feature` replaces the feature
+    names it gives, as the pixel control needs; `only` are the evaluators to run; `names` are the paths of the training
+    images, for `lowshot.lists`.
+    Unlabelled images (label -1 or NaN) are left out; without labels the result is empty. Features that are not finite
+    give entries without a value: a diverged backbone is a result, not an error.
     """
+    kept = has_label(np.asarray(train["label"]))
+    names = [name for name, known in zip(names, kept, strict=True) if known] if len(names) else ()
     train, test = _labelled(train), _labelled(test)
     if not len(classes) or not len(train["label"]) or not len(test["label"]):
         return {}
     check(train["label"], settings, classes)
-    several = train["label"].ndim == 2
-    metric, by_regression = ("auroc", _one_vs_rest) if several else ("top1", _linear)
-    entries = {}
-    if "knn" in only:
-        entries[f"knn/{metric}"] = _knn(train, test, settings, seed, classes, feature or settings.knn.feature)
-    if "linear" in only:
-        name = feature or settings.linear.feature
-        entries[f"linear/{metric}"] = by_regression(train, test, settings, seed, classes, name)
-    if several or "lowshot" not in only:
-        return entries
-    for shots in settings.lowshot.shots:
-        name = feature or settings.lowshot.feature
-        entries[f"lowshot_{shots}/top1"] = _low_shot(train, test, settings, seed, classes, name, shots)
+    task = Task(train, test, settings, seed, classes, feature)
+    entries = (_knn(task) if "knn" in only else {}) | (_linear(task) if "linear" in only else {})
+    wanted = few_images.draws_of(train["label"], settings.lowshot, seed, classes, names)
+    for few in wanted if "lowshot" in only else ():
+        entries |= _low_shot_labels(task, few) if task.several else _low_shot(task, few)
     return entries
 
 
@@ -83,13 +107,7 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
             f"--config.evals.knn.k={max(1, min(settings.knn.k, len(labels)))}"
         )
     if settings.knn.whiten < 0:
-        raise UserError(
-            f"evals.knn.whiten is {settings.knn.whiten}: give a share above 0, such as 0.05, or 0.0 for off"
-        )
-    for key, least in (("lowshot.draws", 2), ("lowshot.folds", 2)):
-        group, name = key.split(".")
-        if settings[group][name] < least:
-            raise UserError(f"evals.{key} is {settings[group][name]}: set it to {least} or more")
+        raise UserError(f"evals.knn.whiten is {settings.knn.whiten}: give a share above 0, as 0.05, or 0.0 for off")
     for group in ("linear", "lowshot"):
         if not settings[group].l2_grid or min(settings[group].l2_grid) <= 0:
             raise UserError(f"evals.{group}.l2_grid is {settings[group].l2_grid}: give at least one strength above 0")
@@ -97,13 +115,10 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
         raise UserError(f"evals.linear.validation is {settings.linear.validation}: give a share between 0 and 1")
     if settings.linear.train_images < 0:
         raise UserError(f"evals.linear.train_images is {settings.linear.train_images}: give a number, or 0 for all")
-    if min(settings.lowshot.shots, default=1) < 1:
-        raise UserError(f"evals.lowshot.shots is {settings.lowshot.shots}: give images per class, each at least 1")
-    if settings.lowshot.kfold_from < 2:
-        raise UserError(
-            f"evals.lowshot.kfold_from is {settings.lowshot.kfold_from}: k-fold needs at least 2 images per class; "
-            "set it to 2 or more"
-        )
+    for key, known in (("average_precision", AVERAGE_PRECISIONS), ("threshold", THRESHOLDS)):
+        if settings.multilabel[key] not in known:
+            raise unknown(f"evals.multilabel.{key}", settings.multilabel[key], known)
+    few_images.check(settings.lowshot)
     sgd_linear.check(settings.sgd_linear)
     finetune.check(settings.finetune, len(classes) if labels.ndim == 1 else 0)
     if labels.ndim == 2:
@@ -132,46 +147,44 @@ def check_statistics(settings: Any, has_statistics: bool) -> None:
         )
 
 
-def _knn(
-    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str
-) -> dict[str, Any]:
-    known, wanted, protocol = _pair(train, test, name)
-    knn = settings.knn
+def _knn(task: Task) -> Entries:
+    known, wanted, protocol = _pair(task, "knn")
+    knn, labels = task.settings.knn, task.train["label"]
     protocol |= {"k": knn.k, "temperature": knn.temperature, "similarity": "cosine", "train_images": len(known)}
     if not _finite(known, wanted):
-        return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
+        return _without_value(task, "knn", protocol, len(wanted))
     if knn.whiten:
         protocol |= {"preprocessing": f"whitened, floor {knn.whiten}"}
         with single_threaded():
             known, wanted = _whiten(known, wanted, knn.whiten)
-    scores = knn_scores(known, train["label"], wanted, k=knn.k, temperature=knn.temperature, classes=len(classes))
-    if test["label"].ndim == 2:
-        return _areas(np.asarray(scores), test, protocol, settings, seed, classes)
-    correct = np.asarray(scores).argmax(1) == test["label"]
-    return _bootstrap(correct, protocol, settings, seed)
+    options: dict[str, Any] = {"temperature": knn.temperature, "classes": len(task.classes)}
+    scores = np.asarray(knn_scores(known, labels, wanted, k=knn.k, **options))
+    if not task.several:
+        return {"knn/top1": _bootstrap(scores.argmax(1) == task.test["label"], protocol, task)}
+    thresholds: float | np.ndarray = 0.5
+    if task.settings.multilabel.threshold == VALIDATION:
+        held = np.zeros(len(known), bool)
+        order = np.random.default_rng(task.seed).permutation(len(known))
+        held[order[: round(task.settings.linear.validation * len(known))]] = True
+        found = knn_scores(known[~held], labels[~held], known[held], k=min(knn.k, int((~held).sum())), **options)
+        thresholds = thresholds_of(np.asarray(found), labels[held], otherwise=0.5)
+    return _labels_entries(task, "knn", scores, protocol, thresholds)
 
 
-def _linear(
-    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str
-) -> dict[str, Any]:
-    known, wanted, protocol = _pair(train, test, name)
-    protocol |= {"preprocessing": "standardised", "objective": "mean CE + l2/2 |W|^2"}
+def _linear(task: Task) -> Entries:
+    known, wanted, protocol = _pair(task, "linear")
+    objective = "one against the rest, mean BCE + l2/2 |w|^2" if task.several else "mean CE + l2/2 |W|^2"
+    protocol |= {"preprocessing": "standardised", "objective": objective}
     if not _finite(known, wanted):
-        return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
-    options = solver_options(settings) | {"classes": len(classes), "seed": seed}
-    result = linear(known, train["label"], wanted, test["label"], **options)
-    return _bootstrap(result.correct, protocol | _solved(result, settings), settings, seed)
-
-
-def _one_vs_rest(
-    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str
-) -> dict[str, Any]:
-    known, wanted, protocol = _pair(train, test, name)
-    protocol |= {"preprocessing": "standardised", "objective": "one against the rest, mean BCE + l2/2 |w|^2"}
-    if not _finite(known, wanted):
-        return entry(None, None, None, len(wanted), protocol | {"problem": "features are not finite"}, None)
-    result = one_vs_rest(known, train["label"], wanted, seed=seed, **solver_options(settings))
-    return _areas(result.scores, test, protocol | _solved(result, settings), settings, seed, classes)
+        return _without_value(task, "linear", protocol, len(wanted))
+    options = solver_options(task.settings) | {"seed": task.seed}
+    if task.several:
+        options |= {"threshold": task.settings.multilabel.threshold}
+        by_label = one_vs_rest(known, task.train["label"], wanted, **options)
+        protocol |= _solved(by_label, task.settings)
+        return _labels_entries(task, "linear", by_label.scores, protocol, by_label.thresholds)
+    found = linear(known, task.train["label"], wanted, task.test["label"], classes=len(task.classes), **options)
+    return {"linear/top1": _bootstrap(found.correct, protocol | _solved(found, task.settings), task)}
 
 
 def solver_options(settings: Any) -> dict[str, Any]:
@@ -187,63 +200,119 @@ def _solved(result: Any, settings: Any) -> dict[str, Any]:
     return found | {"converged": result.converged, "iterations": result.iterations}
 
 
-def _low_shot(
-    train: Features, test: Features, settings: Any, seed: int, classes: Sequence[str], name: str, shots: int
-) -> dict[str, Any]:
-    known, wanted, protocol = _pair(train, test, name)
-    low = settings.lowshot
-    folds = shots >= low.kfold_from
-    protocol |= {"shots": shots, "draws": low.draws, "preprocessing": "centred, l2-normalised"}
-    protocol |= {"msn_transductive": low.msn_transductive, "objective": "mean CE + lambda/(2n) |W|^2"}
-    protocol |= {"test_images": len(wanted)}
+def _low_shot(task: Task, few: Few) -> Entries:
+    known, wanted, protocol = _pair(task, "lowshot")
+    protocol |= _low_shot_words(task, few) | {"objective": "mean CE + lambda/(2n) |W|^2"}
     if not _finite(known, wanted):
-        return entry(None, None, None, low.draws, protocol | {"problem": "features are not finite"}, None)
+        return _without_value(task, few.name, protocol, len(few.draws))
     result = low_shot(
         known,
-        train["label"],
+        task.train["label"],
         wanted,
-        test["label"],
-        shots=shots,
-        draws=low.draws,
-        strength=low.l2,
-        kfold_from=low.kfold_from,
-        folds=low.folds,
-        grid=low.l2_grid,
-        transductive=low.msn_transductive,
-        max_iterations=low.max_iterations,
-        tolerance=low.tolerance,
-        classes=classes,
-        seed=seed,
-        pad_to=max(low.shots) if max(low.shots) * len(classes) <= SHARED_ROWS else 0,
+        task.test["label"],
+        few.draws,
+        classes=len(task.classes),
+        **_solver(task, few),
     )
-    protocol |= {"lambda": f"{min(low.folds, shots)}-fold on the draw" if folds else low.l2}
     protocol |= {"converged": result.converged}
-    protocol |= {"chosen": [round(float(s), 8) for s in result.strength]} if folds else {}
-    mean, lowest, highest = t_interval(result.accuracy)
-    if len(set(map(float, result.accuracy))) == 1 and low.draws > 1:
-        lowest = highest = None  # a class with just these images gives the same draw every time: no spread to tell
-        protocol |= {"problem": "all draws gave the same accuracy, so there is no interval"}
-    kind = None if lowest is None else "t-draws"
-    protocol |= {"digest": result.digest}
-    return entry(mean, lowest, highest, low.draws, protocol, kind, samples=result.accuracy)
+    protocol |= {"chosen": [round(float(s), 8) for s in result.strength]} if _folds(task, few) else {}
+    if len(few.draws) == 1:
+        return {f"{few.name}/top1": _bootstrap(result.correct[0], protocol, task)}
+    return {f"{few.name}/top1": drawn_entry(result.correct.mean(1), protocol)}
 
 
-def _bootstrap(correct: np.ndarray, protocol: dict[str, Any], settings: Any, seed: int) -> dict[str, Any]:
-    value, low, high = bootstrap_interval(correct, seed, settings.bootstrap.resamples)
+def _low_shot_labels(task: Task, few: Few) -> Entries:
+    known, wanted, protocol = _pair(task, "lowshot")
+    protocol |= _low_shot_words(task, few) | {"objective": "one against the rest, mean BCE + lambda/(2n) |w|^2"}
+    if not _finite(known, wanted):
+        return _without_value(task, few.name, protocol, len(few.draws))
+    found = list(low_shot_labels(known, task.train["label"], wanted, few.draws, **_solver(task, few)))
+    protocol |= {"converged": sum(one.converged for one in found)}
+    protocol |= {"chosen": [round(one.strength, 8) for one in found]} if _folds(task, few) else {}
+    alone = len(found) == 1  # then the interval is over test images
+    last = _labels_entries(task, few.name, found[-1].scores, protocol, 0.0, resampled=alone)
+    if alone:
+        return last
+    kind = task.settings.multilabel.average_precision
+    values = [values_of(one.scores, task.test["label"], 0.0, kind) for one in found]
+    entries = {}
+    for name in MEASURES:
+        shared = last[f"{few.name}/{name}"]["protocol"]  # of one draw: all but its values by class
+        shared = {key: value for key, value in shared.items() if key != "per_class"}
+        entries[f"{few.name}/{name}"] = drawn_entry(np.array([one[name] for one in values]), shared)
+    return entries
+
+
+def _low_shot_words(task: Task, few: Few) -> dict[str, Any]:
+    low, folds = task.settings.lowshot, _folds(task, few)
+    words = few.words | {"draws": len(few.draws), "images": [len(rows) for rows in few.draws]}
+    words |= {"preprocessing": "centred, l2-normalised", "msn_transductive": low.msn_transductive}
+    words |= {"test_images": len(task.test["label"]), "digest": digest(few.draws)}
+    return words | {"lambda": f"{folds}-fold on the draw" if folds else low.l2}
+
+
+def _folds(task: Task, few: Few) -> int:
+    """Folds that choose lambda: none below `kfold_from` images a class, on average, and not more than those."""
+    low, labels = task.settings.lowshot, task.train["label"]
+    each = min(len(rows) if labels.ndim == 1 else int((labels[rows] == 1).sum()) for rows in few.draws)
+    mean = few.words.get("shots", each // len(task.classes))
+    return min(low.folds, mean) if mean >= low.kfold_from else 0
+
+
+def _solver(task: Task, few: Few) -> dict[str, Any]:
+    low = task.settings.lowshot
+    room = max(low.shots, default=0) * len(task.classes)
+    return {
+        "strength": low.l2,
+        "folds": _folds(task, few),
+        "grid": low.l2_grid,
+        "transductive": low.msn_transductive,
+        "max_iterations": low.max_iterations,
+        "tolerance": low.tolerance,
+        "seed": task.seed,
+        "room": room if room <= SHARED_ROWS and "shots" in few.words else 0,
+    }
+
+
+def _without_value(task: Task, name: str, protocol: dict[str, Any], count: int) -> Entries:
+    words = protocol | {"problem": "features are not finite"}
+    measures = MEASURES if task.several else ("top1",)
+    return {f"{name}/{measure}": entry(None, None, None, count, words, None) for measure in measures}
+
+
+def _bootstrap(correct: np.ndarray, protocol: dict[str, Any], task: Task) -> dict[str, Any]:
+    value, low, high = bootstrap_interval(correct, task.seed, task.settings.bootstrap.resamples)
     return entry(value, low, high, len(correct), protocol, "bootstrap-test", samples=correct)
 
 
-def _areas(
-    scores: np.ndarray, test: Features, protocol: dict[str, Any], settings: Any, seed: int, classes: Sequence[str]
-) -> dict[str, Any]:
-    options: dict[str, Any] = {"seed": seed, "resamples": settings.bootstrap.resamples}
-    return auroc_entry(scores, test["label"], classes=classes, protocol=protocol, **options)
+def _labels_entries(
+    task: Task,
+    name: str,
+    scores: np.ndarray,
+    protocol: dict[str, Any],
+    thresholds: float | np.ndarray,
+    resampled: bool = True,
+) -> Entries:
+    found = multilabel_entries(
+        scores,
+        task.test["label"],
+        classes=task.classes,
+        protocol=protocol,
+        seed=task.seed,
+        resamples=task.settings.bootstrap.resamples if resampled else 0,
+        thresholds=thresholds,
+        threshold=VALIDATION if np.ndim(thresholds) else HALF,
+        kind=task.settings.multilabel.average_precision,
+    )
+    return {f"{name}/{measure}": one for measure, one in found.items()}
 
 
-def _pair(train: Features, test: Features, name: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    if name not in train:
-        raise unknown("feature", name, [known for known in train if known != "label"])
-    return train[name], test[name], {"feature": name}
+def _pair(task: Task, group: str) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Training and test features of a group of the settings, and the start of its protocol."""
+    name = task.feature or task.settings[group].feature
+    if name not in task.train:
+        raise unknown("feature", name, [known for known in task.train if known != "label"])
+    return task.train[name], task.test[name], {"feature": name}
 
 
 def _labelled(features: Features) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,18 @@ def refreshed_control(parts: Parts, judge: Judge, variables: Mapping[str, Any]) 
     return {"refreshed": judge.judge(refreshed(parts.backbone, variables, judge.batches(judge.sets["train"])))}
 
 
+IN_WORDS = {"auroc": " AUROC", "map": " mAP"}
+
+
 def in_words(entries: Entries) -> str:
     """Scores in one line: `k-NN .743, linear .801, 5 per class .702`."""
     found = []
     for name, entry in entries.items():
         protocol, _, measure = name.partition("/")
         words = protocol.replace("knn", "k-NN").replace("lowshot_", "").replace("_", " ")
-        words += " per class" if protocol.startswith("lowshot") else " AUROC" if measure == "auroc" else ""
-        if entry["value"] is not None:
+        words += " per class" if re.fullmatch(r"lowshot_\d+", protocol) else ""
+        words += IN_WORDS.get(measure, "")
+        if entry["value"] is not None and not measure.startswith("f1_"):
             found.append(f"{words} {bare(entry['value'])}")
     return ", ".join(found)
 

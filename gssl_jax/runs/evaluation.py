@@ -108,6 +108,13 @@ class Judge:
         e = self.settings
         return tuple(sorted({e.knn.feature, e.linear.feature, e.lowshot.feature}))
 
+    def _train_names(self) -> list[str]:
+        """Names of the evaluation's training images in the order of their features, where lists ask for them."""
+        if not self.settings.lowshot.lists or not len(self._parts.train):
+            return []
+        readable = self._readable[0]  # the training images are opened first
+        return [readable.describe(index) for index in readable.usable]
+
     def judge(self, variables: Any) -> Entries:
         """Every evaluator of frozen features on a backbone; empty where there are no labels and no masks."""
         found = self.score(self.frozen(variables)) if self.labelled else {}
@@ -127,7 +134,8 @@ class Judge:
         """The evaluators `only` of frozen features."""
         train, test, feature = frozen
         classes = self._parts.train.classes
-        found = suite.evaluate(train, test, self.settings, self._seed, classes, feature, only)
+        names = self._train_names()
+        found = suite.evaluate(train, test, self.settings, self._seed, classes, feature, only, names)
         return found if feature else self._told(found)
 
     def under(self, settings: ConfigDict) -> Judge:

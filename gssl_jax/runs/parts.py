@@ -18,7 +18,7 @@ from gssl_jax.data.expectation import open_source
 from gssl_jax.data.sources import Source
 from gssl_jax.data.sources.subset import Subset, Unlabelled
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.evals import robustness, segmentation, suite, tuning
+from gssl_jax.evals import few_images, robustness, segmentation, suite, tuning
 from gssl_jax.evals.linear import solver_bytes
 from gssl_jax.knobs import flat as flattened
 from gssl_jax.methods.base import Clock, Kind, Method
@@ -104,6 +104,8 @@ def assemble(config: ConfigDict) -> Parts:
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
     segmentation.check(config.evals.segmentation, train.parts, backbone, config.data)
     robustness.check(config.evals.robustness, train, config.data)
+    if config.evals.lowshot.lists and train.classes:
+        few_images.check_lists(config.evals.lowshot, [train.describe(i) for i in range(len(train))])
     check_linear_memory(train, config.evals.linear, memory_bytes(mesh))
     config = config.copy_and_resolve_references()
     config.optim.freeze_backbone = heads_warm_up(config.optim, bool(config.backbone.weights))
