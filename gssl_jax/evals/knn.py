@@ -89,7 +89,8 @@ def _scores(
         # softmax = exp(s / T) over its sum: the same ranking of classes, and no overflow at small temperatures.
         vote_QxK = jax.nn.softmax(similarity_QxK / temperature, axis=1)
         if labels.ndim == 1:
-            return jnp.einsum("qk,qkc->qc", vote_QxK, jax.nn.one_hot(labels[place_QxK], classes))
+            voted_QxKxC = labels[place_QxK][:, :, None] == jnp.arange(classes)[None, None]
+            return jnp.where(voted_QxKxC, vote_QxK[:, :, None], 0.0).sum(1)  # one pass: no [Q, K, C] in memory
         label_QxKxC = labels[place_QxK]
         known_QxKxC = ~jnp.isnan(label_QxKxC)
         usual_C = jnp.nan_to_num(jnp.nanmean(labels, axis=0))

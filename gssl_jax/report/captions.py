@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gssl_jax.data.sources import IGNORED
-from gssl_jax.report.measures import fine_tuned, kind
+from gssl_jax.report.measures import ACCURACY, fine_tuned, kind_of
 from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, evenly
 from gssl_jax.report.style import CLASS_COLOURS, CLASS_MARKERS, drawable
 from gssl_jax.report.words import Row, columns_of
@@ -17,7 +17,7 @@ HEADINGS = {
     "table": "Scores",
     "continuation": "When to stop",
     "run": "What was trained on what",
-    "lowshot": "Accuracy with few labels",
+    "lowshot": "With few labels",
     "iterations": "The linear classifier in its course",
     "robustness": "Robustness",
     "classes": "Accuracy by class",
@@ -28,17 +28,6 @@ HEADINGS = {
     "versions": "Versions",
     "config": "Configuration",
 }
-ACCURACY = "Accuracy on test images in per cent, below it the 95 % interval. "
-AREA = (
-    "Mean AUROC over the classes on test images, times 100, below it the 95 % interval: 50 is guessing, 100 is without "
-    "a fault. This is no accuracy. "
-)
-OVERLAP = (
-    "Mean over the classes of pixels of the intersection over union (IoU) of predicted and true masks of test images, "
-    "times 100, below it the 95 % interval: 100 is without a fault. This is no accuracy: a class of few pixels counts "
-    "as much as any other. "
-)
-STARTS = {"accuracy": ACCURACY, "mean AUROC": AREA, "mean IoU": OVERLAP}
 SMALL = "Only a small classifier is trained on the frozen features"
 TUNED = ", and the whole network where a row says fine-tuned"
 MEANT = {
@@ -62,6 +51,12 @@ LOWSHOT = (
     "the frozen features get right?",
     "Where the bars of two backbones overlap, this run does not tell them apart. More draws narrow the bars; more "
     "labelled images lift the points.",
+)
+LOWSHOT_LABELS = (
+    LOWSHOT[0],
+    "Each point answers: with so many labelled images of each label, how well does a linear classifier on the frozen "
+    "features put the test images that have a label before the others?",
+    LOWSHOT[2],
 )
 CLASSES = (
     "Accuracy of each class against its training images, the dashed line their mean. Shape and colour name the group.",
@@ -201,10 +196,10 @@ MISSING = {
 
 def on_features(rows: Sequence[Row], own: bool) -> str:
     """The caption of a table of scores on features; `own` where a method's own classifier has a table before it."""
-    score, named = kind(rows[0].key), columns_of(rows)
-    accurate = score == "accuracy"
-    start = "" if own and accurate else STARTS[score]
-    words = (SAME_IMAGES if own and accurate else SMALL) + (TUNED if any(fine_tuned(r.key) for r in rows) else "")
+    one, named = kind_of(rows[0].key), columns_of(rows)
+    beside = own and one is ACCURACY
+    start = "" if beside else f"{one.caption}, below each the 95 % interval. "
+    words = (SAME_IMAGES if beside else SMALL) + (TUNED if any(fine_tuned(r.key) for r in rows) else "")
     meanings = MEANT if "started" in named else {"untrained": BEFORE}
     meant = [said for name, said in meanings.items() if name in named]
     return f"{start}{'; '.join([words, *meant])}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from gssl_jax.evals.collapse import ONE_TAKES_ALL, UNIFORM
 from gssl_jax.report.labelled_charts import DRAWERS, PRETEXT_LINES, draw_validation
 from gssl_jax.report.lines import finish, plot, stack
-from gssl_jax.report.measures import SCORES, kind, label, without_kind
+from gssl_jax.report.measures import KINDS, kind_of, label, without_kind
 from gssl_jax.report.progress_charts import draw_contrast, draw_watch
 from gssl_jax.report.reading import Metrics
 from gssl_jax.report.style import (
@@ -144,14 +145,18 @@ def _prototypes(metrics: Metrics, path: Path) -> Path | None:
     return save(figure, path)
 
 
+IN_COURSE = ("/top1", "/map", "/auroc", "/miou")
+"""Measures that are drawn against the steps."""
+
+
 def _evaluation(metrics: Metrics, controls: dict[str, float], path: Path) -> Path | None:
     """Scores in the course of training, accuracies and areas apart, with the controls as level lines (k-NN); None for
     one evaluation alone."""
-    keys = [key for key in metrics.keys("eval/") if key.rpartition("/")[2] in SCORES]
+    keys = [key for key in metrics.keys("eval/") if key.endswith(IN_COURSE)]
     keys = [key for key in keys if len(metrics.series(key).steps) > 1]
     panels = {
-        f"{score} on test images, {'%' if score == 'accuracy' else 'times 100'}": [k for k in keys if kind(k) == score]
-        for score in SCORES.values()
+        f"{one.name} on test images, {'%' if one.unit else 'times 100'}": [key for key in keys if kind_of(key) is one]
+        for one in KINDS.values()
     }
     panels = {words: part for words, part in panels.items() if part}
     if not panels:
@@ -173,12 +178,14 @@ def _evaluation(metrics: Metrics, controls: dict[str, float], path: Path) -> Pat
 
 
 def draw_lowshot(rows: Sequence[Row], folder: Path) -> Path | None:
-    """Accuracy against images per class with 95 % intervals, for every backbone; None without such rows."""
-    shots = {int(row.key[8:-5]): row for row in rows if row.key.startswith("lowshot_") and row.key[8:-5].isdigit()}
+    """Accuracy, or mAP of several labels, against images per class and shares of the labels, with 95 % intervals, for
+    every backbone; None without such rows."""
+    shots = few_labels(rows)
     if not shots:
         return None
+    one = kind_of(next(iter(shots.values())).key)
     figure, (axes,) = chart(1, 3.4)
-    order = sorted(shots)
+    order = list(shots)
     names = [name for name in BACKBONES if any(row.of(name) for row in shots.values())]
     for name, shift in zip(names, 0.06 * (np.arange(len(names)) - (len(names) - 1) / 2), strict=True):
         line = BACKBONES[name]
@@ -189,13 +196,25 @@ def draw_lowshot(rows: Sequence[Row], folder: Path) -> Path | None:
         axes.errorbar([place for place, _ in scores], values[:, 0], yerr=errors, color=line.colour, marker=line.marker,
                       linestyle=line.dashes, linewidth=1.7, ms=5.5, elinewidth=1.3, capsize=3,
                       label=SHORT.get(name, CONTROLS.get(name, name)))  # fmt: skip
-    axes.set_xticks(range(len(order)), [str(n) for n in order])
+    axes.set_xticks(range(len(order)), order)
     axes.set_xlim(-0.35, len(order) - 0.65)
     start_at_zero(axes)
-    axes.set_xlabel("labelled images per class", fontsize=9, color=INK)
-    title(axes, "accuracy on test images, %")
+    shares = ", or share of the labels" if any("%" in name for name in order) else ""
+    axes.set_xlabel(f"labelled images per class{shares}", fontsize=9, color=INK)
+    title(axes, f"{one.name} on test images, %")
     legend(axes, columns=1)
     return save(figure, folder / "lowshot.png")
+
+
+def few_labels(rows: Sequence[Row]) -> dict[str, Row]:
+    """The rows of shots and then of shares of the labels, by "5" or "1 %", in ascending order: accuracies, or mAP."""
+    for score in ("top1", "map"):
+        form = re.compile(rf"lowshot_([\d.]+)(pct)?/{score}")
+        known = [(bool(one[2]), float(one[1]), row) for row in rows if (one := form.fullmatch(row.key))]
+        if known:
+            ordered = sorted(known, key=lambda item: item[:2])
+            return {f"{number:g}{' %' if share else ''}": row for share, number, row in ordered}
+    return {}
 
 
 def _ends(one: Score) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from gssl_jax.report.compared import (
 )
 from gssl_jax.report.comparison_pictures import FEWER, evidence, looks, maps, sentences
 from gssl_jax.report.comparison_verdict import comparison_verdict
-from gssl_jax.report.measures import kind, without_kind
+from gssl_jax.report.measures import KINDS, kind_of, without_kind
 from gssl_jax.report.page import attempt, embedded, opening, paragraph, write_page
 from gssl_jax.report.tables import table, text
 from gssl_jax.report.verdict import Verdict
@@ -42,19 +42,9 @@ OWN = (
 )
 LAST = "The same at the last step, which is not always the one that validation images chose."
 FROZEN = (
-    "Accuracy on test images in per cent of small classifiers trained on frozen features, below it the 95 % interval, "
+    "{}, of small classifiers trained on frozen features; below each the 95 % interval, "
     "then the points above or below the first run, bold where the two intervals do not overlap."
 )
-AREAS = (
-    "Mean AUROC over the classes on test images, times 100 (50 is guessing, and none of this is an accuracy), below it "
-    "the 95 % interval, then the points above or below the first run, bold where the two intervals do not overlap."
-)
-OVERLAPS = (
-    "Mean over the classes of pixels of the intersection over union of masks of test images, times 100 (none of this "
-    "is an accuracy), below it the 95 % interval, then the points above or below the first run, bold where the two "
-    "intervals do not overlap."
-)
-FEATURES = {"accuracy": FROZEN, "mean AUROC": AREAS, "mean IoU": OVERLAPS}
 CHAINS = "Every run from its beginning on, then each stage once."
 NO_TABLE = "There are no scores: the images came without labels."
 OTHER_GROUPS = "The groups are not made of the same classes in all runs, so their rows do not compare."
@@ -106,11 +96,11 @@ def write_comparison(runs: Sequence[Compared], folder: Path) -> tuple[Path, Verd
 
 
 def _table(runs: Sequence[Compared], found: Sequence[Measure]) -> str:
-    """The scores of all runs in tables: own classifiers, their last step, frozen features by accuracy, by AUROC and
-    by IoU."""
+    """The scores of all runs in a table each: own classifiers, their last step, frozen features by kind of measure."""
     own = [one for one in found if one.own]
-    parts_of = {score: [one for one in found if not one.own and kind(one.key) == score] for score in FEATURES}
-    kinds = ((OWN, own), (LAST, last_measures(runs)), *((said, parts_of[score]) for score, said in FEATURES.items()))
+    kinds = [(OWN, own), (LAST, last_measures(runs))]
+    for kind in KINDS.values():
+        kinds.append((FROZEN.format(kind.caption), [one for one in found if not one.own and kind_of(one.key) is kind]))
     parts = [_scores(said, runs, rows) for said, rows in kinds if rows]
     if not same_groups(found):
         parts.append(paragraph(OTHER_GROUPS, "soft"))

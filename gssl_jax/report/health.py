@@ -233,7 +233,8 @@ def _trend(run: RunFiles) -> list[Finding]:
 def _converged(run: RunFiles) -> list[Finding]:
     """Linear classifiers, of the trained backbone or a control, that ran out of iterations."""
     tables = {"trained": at(run.results, "eval"), **(at(run.results, "controls") or {})}
-    short = [name for name, table in tables.items() if at(table, "linear/top1.protocol.converged") is False]
+    keys = ("linear/top1", "linear/map")
+    short = [n for n, table in tables.items() if any(at(table, f"{k}.protocol.converged") is False for k in keys)]
     if not short:
         return []
     names = listing([CONTROLS.get(name, name) for name in short])
@@ -242,8 +243,8 @@ def _converged(run: RunFiles) -> list[Finding]:
 
 
 def _knn(run: RunFiles) -> str:
-    """The measure of k-NN that was logged: its accuracy, or with several labels an image its AUROC."""
-    return next((key for key in ("knn/top1", "knn/auroc") if run.metrics.keys(f"eval/{key}")), "knn/top1")
+    """The measure of k-NN that was logged: its accuracy, or with several labels an image its mAP."""
+    return next((key for key in ("knn/top1", "knn/map", "knn/auroc") if run.metrics.keys(f"eval/{key}")), "knn/top1")
 
 
 def _noise(run: RunFiles, key: str) -> float:

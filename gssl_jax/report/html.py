@@ -97,8 +97,10 @@ def _lowshot(rows: list[Row], folder: Path) -> str:
     drawn = attempt(lambda: charts.draw_lowshot(rows, folder), captions.MISSING["lowshot"])
     if isinstance(drawn, str):
         return "" if rows and drawn == captions.MISSING["lowshot"] else paragraph(drawn)
-    figure = _figure(drawn, "lowshot", captions.LOWSHOT[0], "chart")
-    notes = "".join(paragraph(sentence) for sentence in captions.LOWSHOT[1:])
+    several = any(row.key.endswith("/map") for row in charts.few_labels(rows).values())
+    said = captions.LOWSHOT_LABELS if several else captions.LOWSHOT
+    figure = _figure(drawn, "lowshot", said[0], "chart")
+    notes = "".join(paragraph(sentence) for sentence in said[1:])
     return f'<div class="pair">{figure}<div>{notes}</div></div>'
 
 
@@ -128,7 +130,7 @@ def _classes(run: RunFiles, folder: Path) -> str:
 
 
 def _curves(run: RunFiles, rows: list[Row], folder: Path) -> str:
-    knn = next((row for row in rows if row.key in ("knn/top1", "knn/auroc")), None)
+    knn = next((row for row in rows if row.key in ("knn/top1", "knn/map", "knn/auroc")), None)
     controls = {name: one.value for name, one in knn.controls.items()} if knn else {}
     chosen = at(run.results, "run.selected_step")
     watched = at(run.results, "run.continuation")

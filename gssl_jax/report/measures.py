@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any, NamedTuple
+
+from gssl_jax.knobs import at, is_number
 
 OWN, LAST = "accuracy", "last/"
 """How the keys of a method's own classifier begin, and of its last step where validation chose another."""
@@ -25,10 +28,12 @@ ROBUST = {
 RAREST = ("few", "tail")
 
 # The question of a person with few labels comes first, and the least noisy of its answers.
+SHOTS = ("lowshot_5", "lowshot_2", "lowshot_1")
+FULL = ("linear", "linear_sgd", "knn")
 HEADLINES = (
-    *("lowshot_5/top1", "lowshot_2/top1", "lowshot_1/top1"),
-    *("linear/top1", "linear_sgd/top1", "knn/top1"),
-    *("linear/auroc", "linear_sgd/auroc", "knn/auroc"),
+    *(f"{name}/top1" for name in SHOTS + FULL),
+    *(f"{name}/map" for name in SHOTS + FULL),
+    *(f"{name}/auroc" for name in FULL),
     *("segment_5_linear/miou", "segment_linear/miou", "segment_knn/miou"),
 )
 NAMES = {
@@ -49,48 +54,82 @@ OPENINGS = {
     "segment_decoder": "With masks by a UperNet decoder on the frozen backbone",
     "segment_upernet": "With masks by a UperNet, decoder and backbone trained",
 }
-SCORES = {"top1": "accuracy", "auroc": "mean AUROC", "miou": "mean IoU"}
-"""What a measure is, by the end of its key."""
-
-AUROC, AUROC_GUESS = "/auroc", 0.5
-GUESSES = {"mean AUROC": AUROC_GUESS, "mean IoU": 0.0}
-"""What guessing gets where it does not follow from the number of classes; 0 where nobody can say."""
-AREA_SUFFIX = ", mean AUROC"
-"""What the name of such a measure ends with, where no caption says it."""
 
 
-def is_auroc(key: str) -> bool:
-    """Whether a measure is the mean area under the ROC curve over the classes, and no accuracy: guessing gets 0.5."""
-    return key.endswith(AUROC)
+class Kind(NamedTuple):
+    """What the numbers of a measure are: `name` in a sentence, what follows a number times 100 (`unit`), what guessing
+    gets (None where the classes or the protocol say it), and a caption for a table of them."""
+
+    name: str
+    unit: str
+    guess: float | None
+    caption: str
+
+
+KINDS = {
+    "top1": Kind("accuracy", " %", None, "Accuracy on test images in per cent"),
+    "map": Kind(
+        "mAP",
+        " %",
+        None,
+        "Mean average precision (mAP) over the labels on test images, in per cent; guessing gets the share of images "
+        "that have a label",
+    ),
+    "auroc": Kind(
+        "mean AUROC",
+        "",
+        0.5,
+        "Mean AUROC over the classes on test images, times 100: 50 is guessing, 100 is without a fault, and this is no "
+        "accuracy",
+    ),
+    "f1_macro": Kind("macro F1", " %", None, "Mean F1 over the labels on test images, in per cent"),
+    "f1_micro": Kind("micro F1", " %", None, "F1 over all pairs of a test image and a label, in per cent"),
+    "miou": Kind(
+        "mean IoU",
+        "",
+        0.0,  # nobody can say
+        "Mean over the classes of pixels of the intersection over union (IoU) of predicted and true masks, in test "
+        "images, times 100: 100 is without a fault. This is no accuracy: a class of few pixels counts as much as any "
+        "other",
+    ),
+}
+"""By the last part of a measure's name, in the order of the tables."""
+
+ACCURACY = KINDS["top1"]
+
+
+def kind_of(key: str) -> Kind:
+    """The kind of a measure; accuracy for names that are not known."""
+    return KINDS.get(key.rpartition("/")[2], ACCURACY)
 
 
 def kind(key: str) -> str:
-    """What the numbers of a measure are: one of `SCORES`."""
-    score = key.rpartition("/")[2]
-    return SCORES[score] if score in SCORES else "accuracy"
+    """What the numbers of a measure are: "accuracy", "mAP", "mean AUROC"."""
+    return kind_of(key).name
 
 
 def unit(key: str) -> str:
-    """What follows a number of the measure, times 100: " %", or nothing where it is no accuracy."""
-    return " %" if kind(key) == "accuracy" else ""
+    """What follows a number of the measure, times 100: " %", or nothing for an area."""
+    return kind_of(key).unit
 
 
-def guess(key: str) -> float | None:
-    """What guessing gets, a fraction; None where it follows from the number of classes."""
-    return GUESSES[kind(key)] if kind(key) in GUESSES else None
+def guess(key: str, protocol: Any = None) -> float | None:
+    """What guessing gets, a fraction, where it does not follow from the number of classes."""
+    found: Any = at(protocol, "guess")
+    return float(found) if is_number(found) else kind_of(key).guess
 
 
 def without_kind(words: str) -> str:
     """The `label` of a measure where a caption says what it is: "k-NN" of "k-NN, mean AUROC"."""
-    for name in SCORES.values():
-        words = words.removesuffix(f", {name}")
+    for one in KINDS.values():
+        words = words.removesuffix(f", {one.name}")
     return words
 
 
 def fine_tuned(key: str) -> str | None:
     """Of a measure for which the network was trained on, with how many labels: "1,000", "all" or "1 % of the"; None for
     others."""
-    found = re.fullmatch(r"finetune_(?:(\d+)|(all)|([\d.]+)pct)/(?:top1|auroc)", key)
+    found = re.fullmatch(rf"finetune_(?:(\d+)|(all)|([\d.]+)pct)/(?:{'|'.join(KINDS)})", key)
     if not found:
         return None
     return f"{int(found[1]):,}" if found[1] else found[2] or f"{found[3]} % of the"
@@ -125,18 +164,26 @@ def label(key: str) -> str:
     if key.startswith(f"{OWN}/") or key.startswith(f"{OWN}_"):
         return _own_label(key)
     name, _, score = key.partition("/")
-    if score not in SCORES:
+    if score not in KINDS:
         return key
-    shots, labels = re.fullmatch(r"lowshot_(\d+)", name), fine_tuned(key)
-    few = re.fullmatch(r"(segment)_(\d+)_(\w+)", name)
+    few, labels = name.removeprefix("lowshot_"), fine_tuned(key)
+    masks = re.fullmatch(r"(segment)_(\d+)_(\w+)", name)
     words = robust(key) or NAMES.get(name, key)
-    if shots:
-        words = f"{shots[1]} image{'' if shots[1] == '1' else 's'} per class"
+    if few != name:
+        words = _few(few)
     elif labels:
         words = f"fine-tuned with {labels} labels"
-    elif few and f"{few[1]}_{few[3]}" in NAMES:
-        words = f"{NAMES[f'{few[1]}_{few[3]}']}, {few[2]} image{'' if few[2] == '1' else 's'} per class"
-    return words if score == "top1" or words == key else f"{words}, {kind(key)}"
+    elif masks and f"{masks[1]}_{masks[3]}" in NAMES:
+        words = f"{NAMES[f'{masks[1]}_{masks[3]}']}, {_few(masks[2])}"
+    return words if words == key or kind_of(key) is ACCURACY else f"{words}, {kind(key)}"
+
+
+def _few(name: str) -> str:
+    """Shots, a share of the labels, or a list of the user's own, in words."""
+    if name.isdigit():
+        return f"{name} image{'' if name == '1' else 's'} per class"
+    share = re.fullmatch(r"([\d.]+)pct", name)
+    return f"{share[1]} % of the labels" if share else f"the images of {name}"
 
 
 def _own_label(key: str) -> str:
@@ -153,11 +200,13 @@ def place(key: str) -> str:
     """How a sentence about a measure begins: "At 5 images per class"."""
     name = key.partition("/")[0]
     words = without_kind(label(key))
-    opening = f"At {words}" if name.startswith("lowshot_") else f"By {words}"
+    opening = f"By {words}"
+    if name.startswith("lowshot_"):
+        opening = f"{'From' if words.startswith('the images') else 'At'} {words}"
     if name in OPENINGS:
         opening = OPENINGS[name]
     elif fine_tuned(key):
         opening = words[0].upper() + words[1:]
     elif name.startswith("segment_"):
         opening = f"With {words}"
-    return opening if kind(key) == "accuracy" else f"In {kind(key)} {opening[0].lower()}{opening[1:]}"
+    return opening if kind_of(key) is ACCURACY else f"In {kind(key)} {opening[0].lower()}{opening[1:]}"

@@ -62,7 +62,7 @@ def _bars(judged: Verdict, classes: int) -> str:
     line at chance."""
     guess = (1 / classes if classes > 1 else 0.0) if judged.guess is None else judged.guess
     chance = f'<span class="chance" style="left:{100 * guess:.2f}%"></span>' if guess else ""
-    percent = " %" if judged.guess is None else ""
+    percent = judged.unit
     lines = []
     for who, kind, one in judged.bars:
         value = min(max(100 * one.value, 0.0), 100.0)

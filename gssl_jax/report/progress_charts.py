@@ -10,7 +10,7 @@ import numpy as np
 
 from gssl_jax.knobs import at, is_number
 from gssl_jax.report.lines import finish, plot
-from gssl_jax.report.measures import is_auroc
+from gssl_jax.report.measures import kind, unit
 from gssl_jax.report.reading import Metrics
 from gssl_jax.report.style import BACKBONES, GREY, INK, TERMS, chart, legend, save, start_at_zero, title
 from gssl_jax.report.words import Row
@@ -94,7 +94,7 @@ def draw_iterations(rows: Sequence[Row], folder: Path) -> Path | None:
                   marker=line.marker if len(steps) < 12 else "", ms=4, label=names.get(name, name))  # fmt: skip
     axes.margins(x=0.01)
     axes.set_xlabel("iterations of the classifier", fontsize=9, color=INK)
-    measure = "mean AUROC times 100" if is_auroc(row.key) else "accuracy in per cent"
+    measure = f"{kind(row.key)} {'in per cent' if unit(row.key) else 'times 100'}"
     title(axes, f"{measure}, validation images")
     legend(axes)
     return save(figure, folder / "iterations.png")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gssl_jax.knobs import at, is_number
 from gssl_jax.report import gains
-from gssl_jax.report.measures import HEADLINES, detail, guess, kind, place, unit
+from gssl_jax.report.measures import HEADLINES, detail, guess, kind, place, unit, without_kind
 from gssl_jax.report.words import (
     Row,
     Score,
@@ -51,7 +51,7 @@ class Bar(NamedTuple):
 class Verdict(NamedTuple):
     """`tone` is good, unclear, bad or none; `row` is the measure of the headline (None without labels), `bars` are
     its scores and what they are compared with, `measure` says what the bars are of; `guess` is what guessing gets, a
-    fraction, where it does not follow from the number of classes."""
+    fraction, where it does not follow from the number of classes; `unit` follows a number times 100."""
 
     tone: str
     badge: str
@@ -61,6 +61,7 @@ class Verdict(NamedTuple):
     bars: tuple[Bar, ...] = ()
     measure: str = ""
     guess: float | None = None
+    unit: str = " %"
 
 
 def verdict(results: Mapping[str, Any], alarms: int = 0, validated: bool = False) -> Verdict:
@@ -87,15 +88,18 @@ def verdict(results: Mapping[str, Any], alarms: int = 0, validated: bool = False
     tone, badge, headline = gains.judged(row, name)
     others = [other for other in (*ordered, *(r for r in rows if r not in ordered)) if other.key != row.key]
     sentences = [*gains.sentences(row, name, results), *_other_rows(others, name)]
-    return Verdict(
-        tone, badge, headline, (*warning, *sentences, ONE_SEED), row, _bars(row), _measure(row), guess(row.key)
-    )
+    return Verdict(tone, badge, headline, (*warning, *sentences, ONE_SEED), row, *_shown(row))
 
 
 def _measure(row: Row) -> str:
     """What the bars show: "Accuracy, 5 images per class"."""
-    words = f"{kind(row.key)}, {row.label.removesuffix(f', {kind(row.key)}')}"
-    return words[0].upper() + words[1:]
+    words = f"{kind(row.key)}, {without_kind(row.label)}"
+    return words if words.startswith("mAP") else words[0].upper() + words[1:]
+
+
+def _shown(row: Row) -> tuple[tuple[Bar, ...], str, float | None, str]:
+    """Bars, what they are of, what guessing gets where the number of classes does not say it, and the unit."""
+    return _bars(row), _measure(row), guess(row.key, row.trained.protocol if row.trained else None), unit(row.key)
 
 
 def _bars(row: Row) -> tuple[Bar, ...]:
@@ -204,7 +208,7 @@ def _without_control(row: Row, warning: tuple[str, ...]) -> Verdict:
     headline = f"{place(row.key)} this backbone reaches {score}."
     text = "The untrained backbone was not measured, so this run cannot say whether pretraining helped."
     said = (*warning, text)
-    return Verdict("unclear", "Nothing to compare with", headline, said, row, _bars(row), _measure(row), guess(row.key))
+    return Verdict("unclear", "Nothing to compare with", headline, said, row, *_shown(row))
 
 
 def _without_scores(results: Mapping[str, Any], warning: tuple[str, ...]) -> Verdict:

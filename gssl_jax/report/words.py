@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report.measures import LAST, OWN, RAREST, SCORES, group, kind, label, robust, without_kind
+from gssl_jax.report.measures import KINDS, LAST, OWN, RAREST, group, kind, kind_of, label, robust, without_kind
 
 CONTROLS = {
     "started": "what it started from",
@@ -225,9 +225,10 @@ def own_columns(results: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def tables_of(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows on features in tables of one kind each, in the order of `SCORES`, those of robustness last."""
+    """Rows on features in tables of one kind each: accuracies first, then the kinds of several labels an image and of
+    masks, those of robustness last."""
     others = [row for row in rows if robust(row.key) is None]
-    tables = [[row for row in others if kind(row.key) == score] for score in SCORES.values()]
+    tables = [[row for row in others if kind_of(row.key) is one] for one in KINDS.values()]
     tables.append([row for row in rows if robust(row.key) is not None])
     return [table for table in tables if table]
 
@@ -244,8 +245,9 @@ def console_table(results: Mapping[str, Any]) -> RenderableType:
     for part in tables_of(frozen) or ([] if own else [[]]):
         named = columns_of(part) or {name: CONTROLS[name] for name in ("untrained", "pixels")}
         scores = [(without_kind(row.label), (row.trained, *map(row.of, named))) for row in part]
-        score = kind(part[0].key) if part else "accuracy"
-        caption = "" if own and score == "accuracy" else CONSOLE[score]
+        name = kind(part[0].key) if part else "accuracy"
+        caption = CONSOLE.get(name, f"{name} on test images, per cent (95 % interval)")
+        caption = "" if own and name == "accuracy" else caption
         caption = CONSOLE["robustness"] if part and robust(part[0].key) else caption
         tables.append(_table(caption, ("frozen features", "trained", *named.values()), scores))
     return Group(*tables)

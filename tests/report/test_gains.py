@@ -117,6 +117,20 @@ def test_areas_are_no_accuracy_and_their_chance_is_a_half(make_started):
     assert verdict(make_started(0.8, 0.7)).guess is None
 
 
+def test_mean_average_precision_leads_and_is_compared_with_the_share_of_positives(make_folder, make_started):
+    results = make_started(0.412, 0.352, key="lowshot_5/map")
+    for table in (results["eval"], *results["controls"].values()):
+        table |= {"knn/auroc": table["lowshot_5/map"], "lowshot_1pct/map": table["lowshot_5/map"]}
+        table["lowshot_5/map"] = table["lowshot_5/map"] | {"protocol": {"guess": 0.123}}
+    judged = verdict(results)
+    assert judged.headline.startswith("In mAP at 5 images per class this backbone is 6.0 points above the one you")
+    assert judged.sentences[0].startswith("41.2 % (95 % interval 39.2 to 43.2) against 35.2 % (")
+    assert (judged.measure, judged.guess, judged.unit) == ("mAP, 5 images per class", 0.123, " %")
+    page = Page(write_report(make_folder(results=results, rows=[]), {}, ("a", "b", "c")).read_text())
+    assert "Dotted: guessing, 12.3 %." in page.said and "Mean average precision (mAP) over the labels" in page.said
+    assert "5 images per class 41.2 39.2–43.2" in page.said and "that have a label before the others" in page.said
+
+
 def test_the_page_has_a_column_for_every_control_with_values(make_folder, make_started):
     folder = make_folder(results=make_started(0.482, 0.359, 0.40))
     page = Page(write_report(folder, {}, ("a", "b", "c")).read_text())
@@ -135,7 +149,7 @@ def test_the_page_of_areas_calls_nothing_an_accuracy(make_folder, make_started):
     folder = make_folder(results=make_started(0.812, 0.752, key="knn/auroc"), rows=[])
     page = Page(write_report(folder, {}, ("a", "b", "c")).read_text())
     shown = page.said.split("Verdict")[1]
-    assert "This is no accuracy." in shown and "ccuracy" not in shown.replace("This is no accuracy.", "")
+    assert "this is no accuracy" in shown and "ccuracy" not in shown.replace("this is no accuracy", "")
     assert 'style="left:50.00%"' in page.text and "Dotted: guessing, 50.0." in page.said
     assert "k-NN 81.2 79.2–83.2" in page.said  # the caption says what it is, the row need not
 

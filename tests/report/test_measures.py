@@ -2,7 +2,7 @@
 
 import pytest
 
-from gssl_jax.report.measures import fine_tuned, guess, is_auroc, kind, label, place, unit, without_kind
+from gssl_jax.report.measures import fine_tuned, guess, kind, label, place, unit, without_kind
 
 
 @pytest.mark.parametrize(
@@ -31,18 +31,24 @@ from gssl_jax.report.measures import fine_tuned, guess, is_auroc, kind, label, p
         ("robust_pgd_l2_0.5/top1", "PGD, l2 0.5", "By PGD, l2 0.5"),
         ("robust_kept/top1", "share of the clean accuracy kept", "By share of the clean accuracy kept"),
         ("shift_shaded/top1", "on shaded", "By on shaded"),
-        ("voc/map", "voc/map", "By voc/map"),
+        ("lowshot_1pct/top1", "1 % of the labels", "At 1 % of the labels"),
+        ("lowshot_5/map", "5 images per class, mAP", "In mAP at 5 images per class"),
+        ("lowshot_10pct/auroc", "10 % of the labels, mean AUROC", "In mean AUROC at 10 % of the labels"),
+        ("lowshot_5imgs_class/top1", "the images of 5imgs_class", "From the images of 5imgs_class"),
+        ("knn/f1_macro", "k-NN, macro F1", "In macro F1 by nearest neighbours (k-NN)"),
+        ("finetune_all/other", "finetune_all/other", "By finetune_all/other"),
     ],
 )  # fmt: skip
 def test_a_measure_in_the_table_and_at_the_start_of_a_sentence(key, words, opening):
     assert (label(key), place(key)) == (words, opening)
 
 
-def test_an_area_is_no_accuracy():
-    assert is_auroc("knn/auroc") and not is_auroc("knn/top1")
+def test_kinds_of_measures_with_their_units_and_guesses():
     assert (kind("knn/auroc"), unit("knn/auroc")) == ("mean AUROC", "")
     assert (kind("knn/top1"), unit("knn/top1")) == ("accuracy", " %")
-    assert (kind("segment_knn/miou"), unit("segment_knn/miou")) == ("mean IoU", "")
-    assert [guess(f"knn/{score}") for score in ("top1", "auroc", "miou")] == [None, 0.5, 0.0]
-    assert without_kind("k-NN, mean AUROC") == without_kind("k-NN, mean IoU") == without_kind("k-NN") == "k-NN"
-    assert fine_tuned("finetune_1000/auroc") == "1,000" and fine_tuned("linear_sgd/top1") is None
+    assert (kind("linear/map"), unit("linear/map")) == ("mAP", " %")
+    assert guess("knn/auroc", None) == 0.5 and guess("knn/top1", {"k": 5}) is None
+    assert guess("knn/map", {"guess": 0.12}) == 0.12 and guess("knn/map", {}) is None
+    assert without_kind("k-NN, mAP") == without_kind("k-NN") == "k-NN"
+    assert fine_tuned("finetune_1000/auroc") == fine_tuned("finetune_1000/map") == "1,000"
+    assert fine_tuned("linear_sgd/top1") is None
