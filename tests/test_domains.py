@@ -194,6 +194,7 @@ def test_several_labels_are_judged_by_auroc(tmp_path):
     parts = assemble(stage_config(c, "target"))
     entries = Judge(parts, 0).judge_pixels()
     assert entries["linear/auroc"]["value"] > 0.99 and entries["knn/auroc"]["value"] > 0.9
+    assert entries["linear/map"]["value"] > 0.99 and entries["lowshot_5/map"]["value"] > 0.9
 
 
 def test_pictures_go_by_the_first_label_of_an_image():

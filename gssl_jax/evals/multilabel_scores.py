@@ -52,7 +52,7 @@ def multilabel_entries(
     draws = list(_resampled(scores, labels, thresholds, kind, seed, resamples))
     values = mean_values(each)
     guesses = _guesses(labels)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for measure in MEASURES:
         own = each[measure.removesuffix("_macro").removesuffix("_micro")][0]
         by_name = dict(zip(classes, own, strict=True))

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from gssl_jax.data.subsets import fraction
 from gssl_jax.evals import linear as module
 from gssl_jax.evals.linear import linear, validation_part
+from gssl_jax.training.mesh import make_mesh, on_data
 
 GRID = (1e-4, 1e-2, 1.0)
 OPTIONS = {"classes": 3, "l2_grid": GRID, "validation": 0.2, "train_images": 0, "max_iterations": 300,
@@ -100,3 +101,13 @@ def test_the_classifier_is_for_features_as_they_are():
     logits = wanted @ np.asarray(found.classifier.weight) + np.asarray(found.classifier.bias)
     np.testing.assert_array_equal(logits.argmax(1) == asked, found.correct)
     assert 0.5 < found.correct.mean() < 1
+
+
+def test_eight_devices_find_what_one_finds():
+    train, train_labels, test, test_labels = (part[: len(part) // 8 * 8] for part in problem())
+    mesh = make_mesh()
+    one = linear(train, train_labels, test, test_labels, **OPTIONS)
+    spread = jax.device_put((train, test), on_data(mesh))
+    many = linear(spread[0], train_labels, spread[1], test_labels, **OPTIONS)
+    assert mesh.size == 8 and one.l2 == many.l2
+    np.testing.assert_array_equal(one.correct, many.correct)

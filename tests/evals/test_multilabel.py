@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from gssl_jax.evals import multilabel as module
 from gssl_jax.evals.multilabel import one_vs_rest
+from gssl_jax.training.mesh import make_mesh, on_data
 
 GRID = (1e-3, 1e-1, 10.0)
 OPTIONS = {"l2_grid": GRID, "validation": 0.2, "train_images": 0, "max_iterations": 300, "tolerance": 1e-6, "seed": 0}
@@ -69,3 +71,30 @@ def test_a_limit_draws_images_and_an_unknown_class_scores_alike():
     by_hand = LogisticRegression(C=1 / (found.l2 * known.sum()), tol=1e-10, max_iter=10_000)
     by_hand.fit(model.transform(train[some])[known], labels[some][known, 0])
     np.testing.assert_allclose(found.scores[:, 0], by_hand.decision_function(model.transform(test)), atol=2e-3)
+
+
+def test_thresholds_come_from_the_images_that_chose_the_strength():
+    train, labels, test, _ = problem()
+    found = one_vs_rest(train, labels, test, threshold="validation", **OPTIONS)
+    held_out = np.zeros(120, bool)
+    held_out[np.random.default_rng(0).permutation(120)[:24]] = True
+    scaler = StandardScaler().fit(train)
+    for c in range(5):
+        known = ~held_out & ~np.isnan(labels[:, c])
+        model = LogisticRegression(C=1 / (found.l2 * known.sum()), tol=1e-10, max_iter=10_000)
+        model.fit(scaler.transform(train)[known], labels[known, c])
+        asked = held_out & ~np.isnan(labels[:, c])
+        scores, wanted = model.decision_function(scaler.transform(train)[asked]), labels[asked, c]
+        best = max(f1_score(wanted, scores >= cut) for cut in scores)
+        assert f1_score(wanted, scores > found.thresholds[c]) == pytest.approx(best)
+    assert one_vs_rest(train, labels, test, **OPTIONS).thresholds == 0.0
+
+
+def test_eight_devices_find_what_one_finds():
+    train, labels, test, _ = problem()
+    mesh = make_mesh()
+    one = one_vs_rest(train, labels, test, **OPTIONS)
+    spread = jax.device_put((train, test), on_data(mesh))
+    many = one_vs_rest(spread[0], labels, spread[1], **OPTIONS)
+    assert mesh.size == 8 and one.l2 == many.l2
+    np.testing.assert_allclose(one.scores, many.scores, atol=2e-3)

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from gssl_jax.errors import UserError
+from gssl_jax.evals.lowshot import digest
 from gssl_jax.runs.evaluation import Judge, stratified
 from gssl_jax.runs.parts import assemble, stage_config
 from tests.runs.recipes import recipe
@@ -119,3 +121,31 @@ def test_refreshed_statistics_are_those_of_the_training_images(network):
     few = other.some("test", 8)
     plain = judge.features(settled, few)
     np.testing.assert_allclose(other.features(variables, few)["feat"], plain["feat"], rtol=1e-4, atol=1e-5)
+
+
+def test_lists_name_images_by_file_whatever_cannot_be_read(tmp_path):
+    """Labels are as many as classes; the third training image is broken, so that rows and files part there."""
+    root, rng = tmp_path / "set", np.random.default_rng(0)
+    root.mkdir()
+    for split, count in (("train", 40), ("test", 20)):
+        labels = rng.integers(0, 2, (count, 2))
+        for i, (top, bottom) in enumerate(labels):
+            pixels = np.repeat(np.array([[top], [bottom]], np.uint8) * 200, 16, axis=1).repeat(8, axis=0)
+            Image.fromarray(pixels).save(root / f"{split}{i}.png")
+        (root / f"{split}.txt").write_text("".join(f"{split}{i}.png {a} {b}\n" for i, (a, b) in enumerate(labels)))
+    (root / "train2.png").write_bytes(b"no image")
+    (tmp_path / "mine.txt").write_text("".join(f"train{i}.png\n" for i in range(5, 25)))
+    config = recipe("tiny", "hpt_moco")
+    place = dict(source="lists", path=str(root))
+    config.data.streams.train.update(place | {"size": 0})
+    config.data.max_broken = 0.1
+    config.evals.data.update(place)
+    config.evals.knn.k, config.evals.lowshot.shots = 5, ()
+    config.evals.lowshot.lists = (str(tmp_path / "mine.txt"),)
+    entries = Judge(assemble(stage_config(config, "target")), 0).judge_pixels()
+    assert entries["lowshot_mine/map"]["value"] > 0.99 and entries["linear/f1_micro"]["value"] > 0.99
+    protocol = entries["lowshot_mine/map"]["protocol"]
+    assert protocol["digest"] == digest([np.arange(4, 24)])  # one row less than the file's number
+    (tmp_path / "mine.txt").write_text("train3.png\nelsewhere.png\n")
+    with pytest.raises(UserError, match=r"1 of 2 names in .*mine.txt are no readable images.*elsewhere.png"):
+        assemble(stage_config(config, "target"))
