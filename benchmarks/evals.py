@@ -84,7 +84,8 @@ def knn_report(train_size: int, test_size: int, rounds: int) -> list[str]:
     equal = np.asarray(knn_scores(known, classes, asked[:1000], **options | {"temperature": 1e6})) * K
     same = float((np.abs(votes - equal).max(1) < 0.01).mean())
     lines += [f"| ratio | {ours[0] / theirs[0]:.2f} | {ours[1] / theirs[1]:.2f} | |", ""]
-    return [*lines, f"The same votes for {100 * same:.1f} % of 1,000 test images (others: ties at the last neighbour)."]
+    words = f"The same votes for {100 * same:.1f} % of 1,000 test images"
+    return [*lines, f"{words}; others have two neighbours that are equally near to the last digit."]
 
 
 def lowshot_report(test_size: int) -> list[str]:

@@ -19,26 +19,28 @@ EXAMPLES = 3  # names in a message
 
 
 def k_shot_labels(labels: np.ndarray, k: int, seed: int, draw: int) -> np.ndarray:
-    """Images among which every class has at least `k` positives; [N, C] -> int64.
+    """Images among which every class has at least `k` positives and `k` negatives; [N, C] -> int64.
 
     Greedy, the rarest class first: what the images drawn so far lack of its k positives is drawn at random from its
-    other images. A common class has more than k by then. A class with fewer than k positives gives all that it has.
-    Our reconstruction: the papers that report few-shot results for several labels do not say how they drew.
+    other images. A common class has more than k by then. The same for negatives follows, which adds images only where
+    labels are as common as not. A class with fewer than k gives all that it has. Our reconstruction: the papers that
+    report few-shot results for several labels do not say how they drew.
     """
-    positive = np.asarray(labels) == 1
-    rng, drawn = np.random.default_rng((seed, draw, zlib.crc32(b"k_shot_labels"))), np.zeros(len(positive), bool)
-    for c in np.argsort(positive.sum(0), kind="stable"):
-        missing = k - int(positive[drawn, c].sum())
-        others = np.flatnonzero(positive[:, c] & ~drawn)
-        if missing > 0:
-            drawn[rng.choice(others, min(missing, len(others)), replace=False)] = True
+    labels = np.asarray(labels)
+    rng, drawn = np.random.default_rng((seed, draw, zlib.crc32(b"k_shot_labels"))), np.zeros(len(labels), bool)
+    for wanted in (labels == 1, labels == 0):
+        for c in np.argsort(wanted.sum(0), kind="stable"):
+            missing = k - int(wanted[drawn, c].sum())
+            others = np.flatnonzero(wanted[:, c] & ~drawn)
+            if missing > 0:
+                drawn[rng.choice(others, min(missing, len(others)), replace=False)] = True
     return np.flatnonzero(drawn)
 
 
 def share_of_labels(labels: np.ndarray, share: float, seed: int, draw: int) -> np.ndarray:
-    """`share` (0, 1] of the images that have a label, rounded, every class with a positive image among them.
+    """`share` (0, 1] of the images that have a label, rounded, every class with a positive and a negative among them.
 
-    Drawn at random after one image of each class, the rarest first; where that takes more images than the share, those
+    Drawn at random after one shot of each class (`k_shot_labels`); where that takes more images than the share, those
     are the draw. [N, C] -> int64.
     """
     if not 0 < share <= 1:
