@@ -117,7 +117,7 @@ def test_eight_devices_find_what_one_finds():
 
 
 def test_many_classes_are_solved_as_far_as_few():
-    """With 400 classes the gradient begins near 1e-3, which would end at a tolerance of 1e-3 before the first step."""
+    """With 400 classes the gradient of one begins at most at 1 / 400: a tolerance of 4e-3 would end before the first step."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(400, 30))
     train, test = ((centres + 0.5 * rng.normal(size=centres.shape)).astype(np.float32) for _ in range(2))
@@ -125,6 +125,6 @@ def test_many_classes_are_solved_as_far_as_few():
     loose, tight = (
         low_shot(train, every, test, every, [every], transductive=False, folds=0,
                  **OPTIONS | {"classes": 400, "tolerance": tolerance})
-        for tolerance in (1e-3, 1e-6)
+        for tolerance in (4e-3, 1e-6)
     )  # fmt: skip
     assert tight.correct.mean() > 0.9 and loose.correct.mean() > tight.correct.mean() - 0.02
