@@ -14,8 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals.features import to_unit_range
 from gssl_jax.models.resnet import ResNet
+
+STATISTICS = ("own", "refreshed")
+
+
+def check_statistics(settings: Any, has_statistics: bool) -> None:
+    """Raises UserError for a word `evals.statistics` that is not known, or one that the backbone cannot follow."""
+    if settings.statistics not in STATISTICS:
+        raise unknown("evals.statistics", settings.statistics, STATISTICS)
+    if settings.statistics == "refreshed" and not has_statistics:
+        raise UserError(
+            "evals.statistics=refreshed renews the statistics of batch norm, which a vision transformer has not: set "
+            "--config.evals.statistics=own"
+        )
 
 
 def refreshed(

@@ -6,6 +6,7 @@ and NaN) by mean average precision, mean AUROC and F1 (`multilabel_scores.MEASUR
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -133,20 +134,6 @@ def check(train_labels: np.ndarray, settings: Any, classes: Sequence[str]) -> No
         )
 
 
-STATISTICS = ("own", "refreshed")
-
-
-def check_statistics(settings: Any, has_statistics: bool) -> None:
-    """Raises UserError for a word `evals.statistics` that is not known, or one that the backbone cannot follow."""
-    if settings.statistics not in STATISTICS:
-        raise unknown("evals.statistics", settings.statistics, STATISTICS)
-    if settings.statistics == "refreshed" and not has_statistics:
-        raise UserError(
-            "evals.statistics=refreshed renews the statistics of batch norm, which a vision transformer has not: set "
-            "--config.evals.statistics=own"
-        )
-
-
 def _knn(task: Task) -> Entries:
     known, wanted, protocol = _pair(task, "knn")
     knn, labels = task.settings.knn, task.train["label"]
@@ -195,9 +182,12 @@ def solver_options(settings: Any) -> dict[str, Any]:
 
 def _solved(result: Any, settings: Any) -> dict[str, Any]:
     """What a fit adds to its protocol."""
-    found = {"train_images": result.images, "validation": settings.linear.validation}
-    found |= {"l2": result.l2, "l2_grid": list(settings.linear.l2_grid)}
-    return found | {"converged": result.converged, "iterations": result.iterations}
+    found = {"train_images": result.images, "validation": settings.linear.validation, "l2": result.l2}
+    return found | {
+        "l2_grid": list(settings.linear.l2_grid),
+        "converged": result.converged,
+        "iterations": result.iterations,
+    }
 
 
 def _low_shot(task: Task, few: Few) -> Entries:
@@ -229,16 +219,14 @@ def _low_shot_labels(task: Task, few: Few) -> Entries:
     found = list(low_shot_labels(known, task.train["label"], wanted, few.draws, **_solver(task, few)))
     protocol |= {"converged": sum(one.converged for one in found)}
     protocol |= {"chosen": [round(one.strength, 8) for one in found]} if _folds(task, few) else {}
-    alone = len(found) == 1  # then the interval is over test images
-    last = _labels_entries(task, few.name, found[-1].scores, protocol, 0.0, resampled=alone)
-    if alone:
+    last = _labels_entries(task, few.name, found[-1].scores, protocol, 0.0, resampled=len(found) == 1)
+    if len(found) == 1:  # the interval is over test images
         return last
     kind = task.settings.multilabel.average_precision
     values = [values_of(one.scores, task.test["label"], 0.0, kind) for one in found]
     entries = {}
     for name in MEASURES:
-        shared = last[f"{few.name}/{name}"]["protocol"]  # of one draw: all but its values by class
-        shared = {key: value for key, value in shared.items() if key != "per_class"}
+        shared = {k: v for k, v in last[f"{few.name}/{name}"]["protocol"].items() if k != "per_class"}  # of one draw
         entries[f"{few.name}/{name}"] = drawn_entry(np.array([one[name] for one in values]), shared)
     return entries
 
@@ -275,9 +263,8 @@ def _solver(task: Task, few: Few) -> dict[str, Any]:
 
 
 def _without_value(task: Task, name: str, protocol: dict[str, Any], count: int) -> Entries:
-    words = protocol | {"problem": "features are not finite"}
-    measures = MEASURES if task.several else ("top1",)
-    return {f"{name}/{measure}": entry(None, None, None, count, words, None) for measure in measures}
+    nothing = entry(None, None, None, count, protocol | {"problem": "features are not finite"}, None)
+    return {f"{name}/{measure}": copy.deepcopy(nothing) for measure in (MEASURES if task.several else ("top1",))}
 
 
 def _bootstrap(correct: np.ndarray, protocol: dict[str, Any], task: Task) -> dict[str, Any]:

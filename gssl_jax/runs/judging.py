@@ -20,8 +20,8 @@ from rich.console import Console
 from gssl_jax import __version__
 from gssl_jax.data.sources import Source
 from gssl_jax.errors import UserError, unknown
+from gssl_jax.evals import few_images, refresh, segmentation, suite, tuning
 from gssl_jax.evals import robustness as robust
-from gssl_jax.evals import segmentation, suite, tuning
 from gssl_jax.evals.intervals import entry
 from gssl_jax.evals.projection import t_sne
 from gssl_jax.knobs import flat
@@ -196,8 +196,10 @@ def opened(one: Candidate, names: Sequence[str]) -> Bench:
         raise UserError(f"{train.name} has no masks: --evals=segmentation needs images with them (mosaics, masks:DIR)")
     if not train.classes and any(EVALUATORS[name].labels for name in names):
         raise UserError(f"{train.name} has no labels: the evaluators {', '.join(names)} need them")
-    suite.check_statistics(config.evals, isinstance(one.backbone, ResNet))
+    refresh.check_statistics(config.evals, isinstance(one.backbone, ResNet))
     suite.check(labels_to_check(train, config.evals), config.evals, train.classes)
+    if config.evals.lowshot.lists and train.classes:
+        few_images.check_lists(config.evals.lowshot, [train.describe(i) for i in range(len(train))])
     segmentation.check(config.evals.segmentation, train.parts, one.backbone, config.data)
     tuning.check_backbone(config.evals.finetune, one.backbone)
     robust.check(config.evals.robustness, train, config.data)

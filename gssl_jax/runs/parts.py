@@ -18,7 +18,7 @@ from gssl_jax.data.expectation import open_source
 from gssl_jax.data.sources import Source
 from gssl_jax.data.sources.subset import Subset, Unlabelled
 from gssl_jax.errors import UserError, unknown
-from gssl_jax.evals import few_images, robustness, segmentation, suite, tuning
+from gssl_jax.evals import few_images, refresh, robustness, segmentation, suite, tuning
 from gssl_jax.evals.linear import solver_bytes
 from gssl_jax.knobs import flat as flattened
 from gssl_jax.methods.base import Clock, Kind, Method
@@ -93,7 +93,7 @@ def assemble(config: ConfigDict) -> Parts:
     handover.check(config.method.hand_over)
     backbone = build_backbone(config)
     check_features(config, backbone)
-    suite.check_statistics(config.evals, config.backbone.kind == "resnet")
+    refresh.check_statistics(config.evals, config.backbone.kind == "resnet")
     tuning.check_backbone(config.evals.finetune, backbone)
     mesh = make_mesh()
     check_batch(config.optim.batch_size, mesh)

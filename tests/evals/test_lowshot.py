@@ -117,7 +117,7 @@ def test_eight_devices_find_what_one_finds():
 
 
 def test_many_classes_are_solved_as_far_as_few():
-    """With 400 classes the gradient of one begins at most at 1 / 400: a tolerance of 4e-3 would end before the first step."""
+    """With 400 classes the gradient of one begins below 1 / 400: a tolerance of 4e-3 would end at once."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(400, 30))
     train, test = ((centres + 0.5 * rng.normal(size=centres.shape)).astype(np.float32) for _ in range(2))

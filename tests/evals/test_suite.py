@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from gssl_jax.errors import UserError
 from gssl_jax.evals.lowshot import digest, low_shot
 from gssl_jax.evals.multilabel_scores import MEASURES
-from gssl_jax.evals.suite import check, check_statistics, evaluate
+from gssl_jax.evals.refresh import check_statistics
+from gssl_jax.evals.suite import check, evaluate
 from gssl_jax.presets import evaluation
 
 NAMES = ("ant", "bee", "cat")
