@@ -70,7 +70,7 @@ def test_each_control_gives_targets_of_its_own_kind(name, control):
     do not, of which ME-MAX says what it costs."""
     method = tiny(name, method__collapse__cls=control, method__sinkhorn__iterations=50)
     own = method.loss.__self__.clusters
-    rows = cosines(8, 2, 6) * 0.1 + 0.5 * jnp.eye(6)[0]
+    rows = (cosines(8, 2, 6) * 0.1).at[..., 0].add(0.5)
     centre = rows.reshape(-1, 6).mean(axis=0)
     targets = np.asarray(own.targets("cls", rows, centre, jnp.int32(STEP)))
     np.testing.assert_allclose(targets.sum(axis=-1), 1.0, atol=1e-5)
