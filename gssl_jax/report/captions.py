@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gssl_jax.data.sources import IGNORED
-from gssl_jax.report.measures import ACCURACY, fine_tuned, kind_of
+from gssl_jax.report.measures import ACCURACY, kind_of
 from gssl_jax.report.pictures import MOST_HEADS, MOST_NEIGHBOURS, MOST_QUERIES, evenly
 from gssl_jax.report.style import CLASS_COLOURS, CLASS_MARKERS, drawable
 from gssl_jax.report.words import Row, columns_of
@@ -75,22 +75,6 @@ ITERATIONS = (
     "A line that rises at once belongs to features that need little training on top; where lines meet at the end, "
     "enough labels and iterations make up for a lesser start.",
 )
-LOSS_OF = {
-    "moco": "Contrastive loss. It is small while the queue still holds noise, and rises as real keys take its place: "
-    "that is no fault. Later it should fall slowly; how good the backbone is, only the scores tell.",
-    "byol": "Distance of the prediction from the teacher's view, both ways: 0 where they agree, 4 where they have "
-    "nothing in common. It need not fall far: near 0 from early on can mean that all targets are alike, so look at "
-    "their spread.",
-    "simclr": "Contrastive loss: ln of all other views of a batch where nothing is learned, so another batch size is "
-    "another scale. It should fall slowly; how good the backbone is, only the scores tell.",
-    "moco_v3": "Contrastive loss of both directions: 4 T ln of the batch where nothing is learned. It may rise for a "
-    "while as the keys get better; how good the backbone is, only the scores tell.",
-    "mae": "Squared error of the hidden patches. With targets by their own mean and deviation it is 1 where nothing is "
-    "known of a patch, and it stays not far below: fine grain cannot be guessed.",
-    "simmim": "Distance from the hidden pixels. It falls fast to what the surroundings tell and then slowly.",
-}
-"""How to read the loss of a method for which a falling line is not the rule."""
-
 CURVES = {
     "contrast": "How alike two views of an image are made. Near 1 is what to hope for, as long as others stay far (or "
     "the targets spread): where all are alike, features have collapsed.",
@@ -199,7 +183,7 @@ def on_features(rows: Sequence[Row], own: bool) -> str:
     one, named = kind_of(rows[0].key), columns_of(rows)
     beside = own and one is ACCURACY
     start = "" if beside else f"{one.caption}, below each the 95 % interval. "
-    words = (SAME_IMAGES if beside else SMALL) + (TUNED if any(fine_tuned(r.key) for r in rows) else "")
+    words = (SAME_IMAGES if beside else SMALL) + (TUNED if any("tuned" in r.label for r in rows) else "")
     meanings = MEANT if "started" in named else {"untrained": BEFORE}
     meant = [said for name, said in meanings.items() if name in named]
     return f"{start}{'; '.join([words, *meant])}."

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from gssl_jax.knobs import at, is_number
-from gssl_jax.report import captions, charts, continuation, labelled_charts, pictures, progress_charts, robustness
+from gssl_jax.report import (
+    captions,
+    charts,
+    continuation,
+    labelled_charts,
+    method_words,
+    pictures,
+    progress_charts,
+    robustness,
+)
 from gssl_jax.report.chains import chain_list, last_method
 from gssl_jax.report.facts import facts, feature_notes, protocol_of, summary, text_of
 from gssl_jax.report.health import Finding, findings
@@ -137,7 +146,7 @@ def _curves(run: RunFiles, rows: list[Row], folder: Path) -> str:
     drawn = charts.draw_curves(run.metrics, controls, folder, chosen if is_number(chosen) else None, watched)
     if not drawn:
         return paragraph(captions.MISSING["curves"])
-    words = captions.CURVES | {"loss": captions.LOSS_OF.get(last_method(run), captions.CURVES["loss"])}
+    words = captions.CURVES | {"loss": method_words.LOSS_OF.get(last_method(run), captions.CURVES["loss"])}
     figures = "".join(_figure(path, name, words[name], "chart") for name, path in drawn.items())
     return f'<div class="columns">{figures}</div>'
 

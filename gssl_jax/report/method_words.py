@@ -33,3 +33,18 @@ SHORT_METHODS = {
     "fixmatch": "FixMatch with G-SSL",
 }
 WITH_LABELS = ("gated", "fixmatch", "supervised")
+LOSS_OF = {
+    "moco": "Contrastive loss. It is small while the queue still holds noise, and rises as real keys take its place: "
+    "that is no fault. Later it should fall slowly; how good the backbone is, only the scores tell.",
+    "byol": "Distance of the prediction from the teacher's view, both ways: 0 where they agree, 4 where they have "
+    "nothing in common. It need not fall far: near 0 from early on can mean that all targets are alike, so look at "
+    "their spread.",
+    "simclr": "Contrastive loss: ln of all other views of a batch where nothing is learned, so another batch size is "
+    "another scale. It should fall slowly; how good the backbone is, only the scores tell.",
+    "moco_v3": "Contrastive loss of both directions: 4 T ln of the batch where nothing is learned. It may rise for a "
+    "while as the keys get better; how good the backbone is, only the scores tell.",
+    "mae": "Squared error of the hidden patches. With targets by their own mean and deviation it is 1 where nothing is "
+    "known of a patch, and it stays not far below: fine grain cannot be guessed.",
+    "simmim": "Distance from the hidden pixels. It falls fast to what the surroundings tell and then slowly.",
+}
+"""How to read the loss of a method for which a falling line is not the rule."""
