@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gssl_jax import evaluate
+from gssl_jax import evaluate, study
 from gssl_jax.cli import parse
 from gssl_jax.protocols import evaluation
 from gssl_jax.runs import arms, judging
+from gssl_jax.runs.study import cells
+from tests.runs.recipes import module
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -45,6 +47,20 @@ def test_arms_that_are_written_out_are_there(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     options = parse(["arms", *command.split("gssl_jax.arms", 1)[1].split()], more=("arms", "shared"))
     assert len(arms.chosen(options.config, ())) == 7
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "gssl_jax.study" in line])
+def test_a_study_that_is_written_out_has_cells(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = parse(
+        ["study", *command.split("gssl_jax.study", 1)[1].split()], "", study.FLAGS, study.SWITCHES, "methods"
+    )
+    assert options is not None and len(cells(options.config)) > 50
+
+
+def test_the_methods_it_names_are_those_of_the_recipe():
+    written = TEXT.partition("`method=` is ")[2].partition("on the same network")[0]
+    assert set(re.findall(r"`(\w+)`", written)) == set(module("objectives").METHODS)
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if "gssl_jax.evaluate" in line])
