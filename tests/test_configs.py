@@ -29,6 +29,8 @@ PRESETS = {
         "tiny",
         "imagenet,backbone=vit_b16",
         "folder,path=somewhere,method=maskcluster",
+        "photos_rgb,method=swav",
+        "cifar10,method=mae",
         *(
             f"{preset},method={method}"
             for method in "simclr moco_v3 dino swav msn mae simmim ibot supervised".split()

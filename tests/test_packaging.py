@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES = {  # distribution -> the module that it brings, where the two differ
     "absl-py": "absl",
+    "faiss-cpu": "faiss",
     "ml-collections": "ml_collections",
     "opencv-python-headless": "cv2",
     "orbax-checkpoint": "orbax",
@@ -69,7 +70,8 @@ def test_every_requirement_is_used():
 
 
 def test_every_import_of_tests_and_benchmarks_is_declared():
-    extra = {MODULES.get(name, name) for name in map(distribution, PROJECT["project"]["optional-dependencies"]["test"])}
+    lines = [line for name in ("test", "benchmarks") for line in PROJECT["project"]["optional-dependencies"][name]]
+    extra = {MODULES.get(name, name) for name in map(distribution, lines)}
     assert set(third_party("tests", "benchmarks")) <= set(REQUIRED) | extra
 
 

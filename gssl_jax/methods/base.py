@@ -45,6 +45,7 @@ class Kind(NamedTuple):
     host_views(config) -> {"global": [...], "local": [...]}: what the host cuts where `data.crop` is `host`, for each
       view `size`, `scale`, `ratio` and `interpolation`.
     warnings(config, backbone) -> lines for what is allowed but unlikely to be meant.
+    needs: further keys that tell its settings from those of another method.
     """
 
     build: Callable[..., Method]
@@ -52,6 +53,7 @@ class Kind(NamedTuple):
     positive: tuple[str, ...]
     host_views: Callable[[Any], dict[str, list[dict[str, Any]]]]
     warnings: Callable[[Any, Any], tuple[str, ...]]
+    needs: tuple[str, ...] = ()
 
 
 def host_crop(preset: Any) -> dict[str, Any]:

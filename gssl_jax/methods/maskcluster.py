@@ -58,7 +58,12 @@ def build(config: ConfigDict, backbone: ViT, clock: Clock) -> Method:
 POSITIVE = ("method.views.globals", "method.prototypes.cls", "method.prototypes.patch")
 
 KIND = Kind(
-    lambda config, backbone, clock, counts: build(config, backbone, clock), False, POSITIVE, host_views, starved
+    lambda config, backbone, clock, counts: build(config, backbone, clock),
+    False,
+    POSITIVE,
+    host_views,
+    starved,
+    ("method.loss.reconstruction",),
 )
 
 

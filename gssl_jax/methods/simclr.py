@@ -111,4 +111,5 @@ KIND = Kind(
     ("method.views.globals", "method.projector.hidden", "method.projector.layers", "method.projector.output"),
     host_views,
     lambda config, backbone: (),
+    needs=("method.temperature",),
 )

@@ -92,4 +92,11 @@ class Supervised:
         return Classifier(self.classes).apply({"params": params["heads"]["classifier"]}, features)
 
 
-KIND = Kind(build, True, ("method.views.globals",), host_views, lambda config, backbone: ())
+KIND = Kind(
+    build,
+    True,
+    ("method.views.globals",),
+    host_views,
+    lambda config, backbone: (),
+    needs=("method.label_smoothing", "data.validation.share"),
+)

@@ -89,7 +89,7 @@ def assemble(config: ConfigDict) -> Parts:
     if config.method.name not in METHODS:
         raise unknown("method.name", config.method.name, METHODS)
     kind = METHODS[config.method.name]
-    check_values(config, kind.positive)
+    check_values(config, kind)
     handover.check(config.method.hand_over)
     backbone = build_backbone(config)
     check_features(config, backbone)
@@ -232,10 +232,16 @@ POSITIVE = (
 """Whole numbers that have to be at least 1."""
 
 
-def check_values(config: ConfigDict, positive: tuple[str, ...]) -> None:
-    """Raises UserError for a number or a word that means nothing; `positive` are the keys of the method."""
+def check_values(config: ConfigDict, kind: Kind) -> None:
+    """Raises UserError for settings of another method, and for a number or a word that means nothing."""
     flat = flattened(config.to_dict())
-    for key in (*POSITIVE, *positive, *(f"data.streams.{name}.ratio" for name in config.data.streams)):
+    lacking = [key for key in (*kind.positive, *kind.needs) if key not in flat]
+    if lacking:
+        raise UserError(
+            f"method.name={config.method.name} has no {lacking[0]} here, these are another method's settings: take a "
+            f"recipe of its own, such as configs/objectives.py:photos,method={config.method.name}"
+        )
+    for key in (*POSITIVE, *kind.positive, *(f"data.streams.{name}.ratio" for name in config.data.streams)):
         if flat[key] < 1:
             raise UserError(f"{key}={flat[key]} must be at least 1: set --config.{key}=1 or more")
     if flat["run.steps_per_dispatch"] > 20:

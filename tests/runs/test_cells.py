@@ -91,10 +91,14 @@ def test_a_second_signal_kills_what_runs_and_that_is_no_failure(tmp_path):
             time.sleep(1.0)
 
     thread, ended = threading.Thread(target=interrupt), []
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        side_by_side([work(tmp_path, "a", code)], 1, tmp_path, lambda one, how: bool(ended.append(how.code)))
-    thread.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run side by side
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side([work(tmp_path, "a", code)], 1, tmp_path, lambda one, how: bool(ended.append(how.code)))
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended == [-signal.SIGINT]
 
 

@@ -204,7 +204,13 @@ def test_what_was_judged_by_other_settings_is_judged_again(tmp_path):
     config, judged = recipe("tiny"), iter([0.25, 0.5])
     method = SimpleNamespace(backbone=lambda params, state, which: {"params": params})
     parts = SimpleNamespace(config=config, method=method)
-    judge = SimpleNamespace(labelled=True, judge=lambda v: {"knn/top1": {"value": next(judged)}}, teach=lambda v: {})
+    judge = SimpleNamespace(
+        labelled=True,
+        judge=lambda v: {"knn/top1": {"value": next(judged)}},
+        teach=lambda v: {},
+        settings=config.evals,
+        _parts=parts,
+    )
     said, states = io.StringIO(), []
 
     def first():

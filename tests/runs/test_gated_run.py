@@ -12,12 +12,13 @@ from gssl_jax.runs.archive import read_pictures
 from gssl_jax.training.metrics import read_rows
 
 TINY = "--config=configs/gated_cifar_lt.py:tiny"
+QUICK = "--config.evals.health.images=0"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "gated"
-    assert main(["main", TINY, f"--workdir={workdir}"]) == 0
+    assert main(["main", TINY, QUICK, f"--workdir={workdir}"]) == 0
     return workdir
 
 
@@ -50,7 +51,7 @@ def test_the_state_is_chosen_by_validation_and_the_last_one_reported_beside_it(f
 def test_the_arrays_of_its_pictures_are_kept(finished):
     """19 classes, ten images: every second class, so that another run on these test images shows the same ones."""
     kept = read_pictures(finished / "pictures.npz")
-    assert set(kept.pictures) == {"gradcam", "neighbours", "tsne"} and len(kept.classes) == 19
+    assert set(kept.pictures) == {"clusters", "gradcam", "neighbours", "pca", "tsne"} and len(kept.classes) == 19
     evidence = kept.pictures["gradcam"]
     assert evidence["labels"].tolist() == list(range(0, 19, 2)) and evidence["images"].shape == (10, 32, 32, 3)
     assert evidence["maps"].shape == (10, 32, 32) and evidence["maps"].max() == 1.0

@@ -150,6 +150,7 @@ SMALL = [
     "--config.optim.duration=2.0", "--config.evals.lowshot.shots=(1,)", "--config.evals.lowshot.draws=10",
     "--config.evals.knn.k=3", "--config.evals.linear.max_iterations=20", "--config.method.prototypes.cls=8",
     "--config.method.prototypes.patch=8", "--config.data.max_broken=0.2", "--config.method.views.locals=1",
+    "--config.evals.health.images=0",
 ]  # fmt: skip
 
 
