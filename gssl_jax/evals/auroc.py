@@ -5,12 +5,8 @@ A class that has only one of the two labels among the images has no area: it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 
-from gssl_jax.evals.intervals import LEVEL, entry
 from gssl_jax.evals.ranked import area, ranked
 
 CELLS = 2**22  # numbers held at once while images are resampled
@@ -51,45 +47,3 @@ def mean_over_classes(aurocs: np.ndarray) -> np.ndarray:
 def mean_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean area over the classes of scores and labels [N, C]; NaN where no class has both labels."""
     return float(mean_over_classes(class_aurocs(scores, labels))[0])
-
-
-def auroc_entry(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    *,
-    classes: Sequence[str],
-    protocol: Mapping[str, Any],
-    seed: int,
-    resamples: int,
-) -> dict[str, Any]:
-    """The entry of results.json for scores and labels [N, C], with the area of every class in its protocol.
-
-    The interval is that of the mean over `resamples` draws of N test images with replacement; a draw in which a class
-    has lost a label leaves it out of its mean. Classes without both labels stand in `left_out`, and where that is
-    every class there is no value.
-    """
-    each = class_aurocs(scores, labels)
-    missing = [name for name, area in zip(classes, each[0], strict=True) if np.isnan(area)]
-    areas = {name: None if np.isnan(area) else float(area) for name, area in zip(classes, each[0], strict=True)}
-    protocol = {**protocol, "mean over": "classes", "per_class": areas}
-    if missing:
-        protocol["left_out"] = missing
-    if len(missing) == len(classes):
-        problem = "no class has both positive and negative test images, so there is no AUROC"
-        return entry(None, None, None, len(labels), protocol | {"problem": problem}, None)
-    means = _resampled(scores, labels, seed, resamples)
-    means = means[~np.isnan(means)]
-    low, high = np.percentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]) if len(means) else (None, None)
-    value = float(mean_over_classes(each)[0])
-    return entry(value, low, high, len(labels), protocol, "bootstrap-test" if len(means) else None)
-
-
-def _resampled(scores: np.ndarray, labels: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """Mean areas [resamples] over images drawn with replacement."""
-    rng, count, means = np.random.default_rng(seed), len(labels), []
-    together = max(1, CELLS // max(count, 1))
-    for start in range(0, resamples, together):
-        draws = [rng.integers(count, size=count) for _ in range(min(together, resamples - start))]
-        weights = np.stack([np.bincount(draw, minlength=count) for draw in draws])
-        means.append(mean_over_classes(class_aurocs(scores, labels, weights)))
-    return np.concatenate(means)

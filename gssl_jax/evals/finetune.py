@@ -24,7 +24,6 @@ from jax.sharding import Sharding
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.evals import sgd, tuning
 from gssl_jax.evals.features import extract
-from gssl_jax.evals.intervals import entry, t_interval
 from gssl_jax.evals.linear import linear
 from gssl_jax.evals.sgd_linear import best_of
 from gssl_jax.models.build import Backbone
@@ -122,7 +121,8 @@ def finetune(
     resamples: int,
     sharding: Sharding | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The entry `finetune_<name>/top1` or `/auroc` of the labelled images `pools`, one for each draw.
+    """The entry `finetune_<name>/top1` of the labelled images `pools`, one for each draw; of several labels an image
+    `/map`, `/auroc`, `/f1_macro` and `/f1_micro`.
 
     Every draw trains the whole grid, chooses by the validation images and shows the test images to the chosen network
     alone. With one draw the interval is over test images, with more of them Student's t over the draws.
@@ -134,10 +134,14 @@ def finetune(
       regression: options of `linear.linear`, for heads that start from its solution.
     """
     network = tuning.with_drop_path(backbone, settings.drop_path)
-    metric, values, grids, chosen = sgd.metric_of(pools[0].labels), [], [], []
-    key, protocol = f"finetune_{name}/{metric}", _protocol(settings, feature, pools, metric)
+    protocol = _protocol(settings, feature, pools, sgd.metric_of(pools[0].labels))
+    grids, chosen, scores = [], [], []
     options: dict[str, Any] = {"classes": classes, "seed": seed, "resamples": resamples}
-    found: dict[str, Any] = {}
+    labels = pools[0].labels
+
+    def called(entries: sgd.Entries) -> sgd.Entries:
+        return {f"finetune_{name}/{measure}": found for measure, found in entries.items()}
+
     for draw, pool in enumerate(pools):
         head = None
         if settings.start == "linear":
@@ -149,21 +153,16 @@ def finetune(
         grids.append({point.name: point.score for point in tuned})
         if not usable:
             problem = "the loss was not finite anywhere on the grid: lower evals.finetune.learning_rates"
-            return {key: entry(None, None, None, None, protocol | {"grid": grids, "problem": problem}, None)}
+            return called(sgd.without_value(labels, protocol | {"grid": grids}, problem))
         best = max(usable, key=lambda point: point.score or 0.0)  # the first of equals
         chosen.append(best.name)
         asked = extract(encode, test(), (feature,), variables=best.variables)
-        scores = np.asarray(_decide(best.head, asked[feature]))
-        values.append(sgd.score_of(scores, asked["label"]))
-        found = {"scores": scores, "labels": asked["label"]}
-    protocol |= {"grid": grids, "chosen": chosen, "test_images": len(found["labels"])}
+        scores.append(np.asarray(_decide(best.head, asked[feature])))
+        labels = asked["label"]
+    protocol |= {"grid": grids, "chosen": chosen, "test_images": len(labels)}
     if len(pools) == 1:
-        return {key: sgd.scored(found["scores"], found["labels"], protocol=protocol, **options)}
-    return {
-        key: entry(
-            *t_interval(values), len(values), protocol | {"values": values}, "t-draws", samples=np.asarray(values)
-        )
-    }
+        return called(sgd.scored(scores[0], labels, protocol=protocol, **options))
+    return called(sgd.over_draws(scores, labels, protocol))
 
 
 def _grid(

@@ -15,9 +15,10 @@ import optax
 from jax import Array
 
 from gssl_jax.errors import UserError
-from gssl_jax.evals.auroc import auroc_entry, mean_auroc
-from gssl_jax.evals.intervals import bootstrap_interval, entry
+from gssl_jax.evals.auroc import mean_auroc
+from gssl_jax.evals.intervals import bootstrap_interval, entry, t_interval
 from gssl_jax.evals.linear import validation_part
+from gssl_jax.evals.multilabel_scores import MEASURES, multilabel_entries, values_of
 from gssl_jax.ops.augment import augment_batch
 
 Batches = Callable[[], Iterable[Mapping[str, np.ndarray]]]
@@ -115,9 +116,18 @@ def class_loss(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
     return jnp.where(known, losses, 0.0).sum() / jnp.maximum(known.sum(), 1)
 
 
+Entries = dict[str, dict[str, Any]]
+
+
 def metric_of(labels: np.ndarray) -> str:
-    """`top1` or `auroc`, by the kind of label."""
+    """What validation images choose by: `top1` or `auroc`, by the kind of label."""
     return "top1" if labels.ndim == 1 else "auroc"
+
+
+def without_value(labels: np.ndarray, protocol: Mapping[str, Any], problem: str) -> Entries:
+    """The entries of `scored` where there is nothing to score."""
+    names = ("top1",) if labels.ndim == 1 else MEASURES
+    return {name: entry(None, None, None, None, {**protocol, "problem": problem}, None) for name in names}
 
 
 def score_of(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -136,12 +146,27 @@ def scored(
     protocol: Mapping[str, Any],
     seed: int,
     resamples: int,
-) -> dict[str, Any]:
-    """The entry of results.json for scores [M, C] of test images, with a bootstrap interval over them."""
+) -> Entries:
+    """Entries of results.json by measure for logits [M, C] of test images, with bootstrap intervals over them: `top1`,
+    or those of `multilabel_scores.MEASURES`."""
     if labels.ndim == 2:
-        return auroc_entry(scores, labels, classes=classes, protocol=protocol, seed=seed, resamples=resamples)
+        options: dict[str, Any] = {"classes": classes, "protocol": protocol, "seed": seed, "resamples": resamples}
+        return multilabel_entries(scores, labels, thresholds=0.0, **options)
     known = labels >= 0
     correct = (scores.argmax(1) == labels)[known]
-    return entry(
-        *bootstrap_interval(correct, seed, resamples), len(correct), protocol, "bootstrap-test", samples=correct
-    )
+    interval = bootstrap_interval(correct, seed, resamples)
+    return {"top1": entry(*interval, len(correct), protocol, "bootstrap-test", samples=correct)}
+
+
+def over_draws(scores: Sequence[np.ndarray], labels: np.ndarray, protocol: Mapping[str, Any]) -> Entries:
+    """The same entries for the logits [M, C] of several draws or repeats, with Student's t intervals over them."""
+    if labels.ndim == 2:
+        found = [values_of(one, labels, 0.0) for one in scores]
+    else:
+        found = [{"top1": score_of(one, labels)} for one in scores]
+    entries: Entries = {}
+    for name in found[0]:
+        values = [one[name] for one in found]
+        words = {**protocol, "values": values}
+        entries[name] = entry(*t_interval(values), len(values), words, "t-draws", samples=np.asarray(values))
+    return entries

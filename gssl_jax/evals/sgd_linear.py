@@ -19,7 +19,6 @@ from jax.sharding import Sharding
 from gssl_jax.errors import UserError
 from gssl_jax.evals import sgd
 from gssl_jax.evals.features import extract
-from gssl_jax.evals.intervals import entry, t_interval
 from gssl_jax.ops.keys import named
 
 Encode = Callable[[Any, Array], Mapping[str, Array]]
@@ -67,7 +66,7 @@ def sgd_linear(
     resamples: int,
     sharding: Sharding | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The entry `linear_sgd/top1` or `linear_sgd/auroc`, by the kind of label.
+    """The entry `linear_sgd/top1`, or `linear_sgd/map`, `/auroc`, `/f1_macro` and `/f1_micro` of several labels.
 
     Args:
       encode: (variables, images float32 [B, S, S, C] in [0, 1]) -> features by name; one object for one program.
@@ -79,9 +78,8 @@ def sgd_linear(
     finite gives an entry without a value: rate 30 suits the scale of MoCo's features and not that of all.
     """
     held, asked = (extract(encode, part(), (feature,), variables=variables) for part in (validation, test))
-    metric, name = sgd.metric_of(train.labels), f"linear_sgd/{sgd.metric_of(train.labels)}"
     if not all(np.isfinite(part[feature]).all() for part in (held, asked)):
-        return {name: entry(None, None, None, None, {"feature": feature, "problem": "features are not finite"}, None)}
+        return _named(sgd.without_value(train.labels, {"feature": feature}, "features are not finite"))
     runs = [
         train_head(encode, variables, train, held, settings, feature, len(classes), (seed, k), sharding)
         for k in range(settings.seeds)
@@ -90,14 +88,17 @@ def sgd_linear(
     broken = [run for run in runs if run.head is None]
     if broken:
         problem = "the loss was not finite: lower evals.sgd_linear.learning_rate"
-        return {name: entry(None, None, None, None, protocol | {"problem": problem}, None)}
+        return _named(sgd.without_value(train.labels, protocol, problem))
     scores = [np.asarray(_decide(run.head, asked[feature])) for run in runs]
     if len(runs) == 1:
         options: dict[str, Any] = {"classes": classes, "seed": seed, "resamples": resamples}
-        return {name: sgd.scored(scores[0], asked["label"], protocol=protocol, **options)}
-    values = [sgd.score_of(one, asked["label"]) for one in scores]
-    protocol |= {"values": values, "test_images": len(asked["label"]), "metric": metric}
-    return {name: entry(*t_interval(values), len(values), protocol, "t-draws", samples=np.asarray(values))}
+        return _named(sgd.scored(scores[0], asked["label"], protocol=protocol, **options))
+    protocol |= {"test_images": len(asked["label"]), "metric": sgd.metric_of(train.labels)}
+    return _named(sgd.over_draws(scores, asked["label"], protocol))
+
+
+def _named(entries: sgd.Entries) -> sgd.Entries:
+    return {f"linear_sgd/{measure}": found for measure, found in entries.items()}
 
 
 def train_head(

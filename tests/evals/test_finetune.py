@@ -124,7 +124,9 @@ def test_several_labels_several_draws_and_validations_on_the_way(variables):
 
     pools = [pool(seed=seed, kind=several) for seed in (0, 3)]
     given = VIT, VIT.apply, variables[VIT], pools, opened(1, kind=several), opened(2, kind=several)
-    found = finetune(*given, settings=settings(every=10, draws=2), **OPTIONS)["finetune_9/auroc"]
+    found = finetune(*given, settings=settings(every=10, draws=2), **OPTIONS)
+    assert set(found) == {f"finetune_9/{name}" for name in ("map", "auroc", "f1_macro", "f1_micro")}
+    found = found["finetune_9/auroc"]
     assert found["interval"] == "t-draws" and found["n"] == 2 and found["value"] > 0.7
     assert found["value"] == pytest.approx(np.mean(found["protocol"]["values"]))
     assert len(found["protocol"]["grid"]) == len(found["protocol"]["chosen"]) == 2

@@ -76,9 +76,14 @@ def test_scores_by_the_kind_of_label():
     assert sgd.score_of(scores, several) == by_hand and sgd.metric_of(several) == "auroc"
     assert np.isnan(sgd.score_of(scores, np.full(4, -1)))
     options = {"classes": ("a", "b"), "protocol": {"x": 1}, "seed": 0, "resamples": 50}
-    found = sgd.scored(scores, labels, **options)
+    found = sgd.scored(scores, labels, **options)["top1"]
     assert found["value"] == pytest.approx(2 / 3) and found["n"] == 3 and found["interval"] == "bootstrap-test"
-    assert sgd.scored(scores, several, **options)["value"] == by_hand
+    assert sgd.scored(scores, several, **options)["auroc"]["value"] == pytest.approx(by_hand)
+    found = sgd.over_draws([scores, -scores], several, {"x": 1})
+    assert set(found) == {"map", "auroc", "f1_macro", "f1_micro"} and found["auroc"]["interval"] == "t-draws"
+    assert found["auroc"]["protocol"]["values"] == pytest.approx([by_hand, 1 - by_hand])
+    assert found["f1_micro"]["protocol"]["values"][1] == 0.0  # no logit is above 0
+    assert sgd.without_value(several, {}, "why")["map"]["protocol"] == {"problem": "why"}
 
 
 def test_training_and_validation_images_are_apart_and_labelled():

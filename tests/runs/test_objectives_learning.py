@@ -11,7 +11,7 @@ SMALL = [
     "--config.backbone.patch=8", "--config.backbone.width=64", "--config.backbone.depth=2", "--config.backbone.heads=2",
     "--config.data.streams.train.size=1024", "--config.optim.duration=150.0",
     "--config.evals.lowshot.shots=()", "--config.evals.linear.max_iterations=50", "--config.evals.tsne_points=100",
-    "--config.evals.health.images=0",
+    "--config.evals.health.images=0", "--config.evals.knn.feature=feat", "--config.evals.knn.whiten=0.0",
 ]  # fmt: skip
 WHOLE_PATCHES = ("--config.method.corruption.align=8",)
 HEADS = (
