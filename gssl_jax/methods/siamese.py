@@ -14,13 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.methods.base import Batches, Clock, MethodState, Params, host_crop
 from gssl_jax.methods.encoder import Encoder
+from gssl_jax.methods.following import followed, momentum_at
 from gssl_jax.models.build import Backbone
 from gssl_jax.ops import schedules
 from gssl_jax.ops.augment import augment_batch
@@ -97,13 +97,11 @@ class Siamese:
 
     def momentum(self, step: Array) -> Array:
         """Momentum of the teacher at a step."""
-        m = self.settings.momentum
-        return schedules.CURVES[m.curve](step, m.start, m.end, self.clock.total)
+        return momentum_at(self.settings, self.clock, step)
 
     def after_update(self, params: Params, state: MethodState, step: Array) -> MethodState:
         """teacher <- m teacher + (1 - m) student, after the optimiser step; parameters only."""
-        student = {name: params[name] for name in TAUGHT}
-        return {**state, "teacher": optax.incremental_update(student, state["teacher"], 1.0 - self.momentum(step))}
+        return followed(params, state, TAUGHT, self.momentum(step))
 
     @staticmethod
     def variables(params: Params, state: MethodState, which: str) -> dict[str, Any]:
