@@ -180,8 +180,8 @@ def vit_finetuning(c: ConfigDict) -> None:
     class.
 
     AdamW, cosine, layer-wise decay, decay, smoothing and drop path are those of MAE for a ViT-B (arXiv 2111.06377,
-    table 9), its rate 1e-3 for batches of 256 with one below and one above it to choose from. It mixes images (mixup,
-    CutMix) and draws RandAugment besides, which is left out here.
+    table 9), its rate 1e-3 for batches of 256 with one below and one above it to choose from; its published code has
+    5e-4 and a layer decay of .65. It mixes images (mixup, CutMix) and draws RandAugment besides; that is left out here.
     """
     c.evals.finetune.update(
         dict(
