@@ -63,6 +63,9 @@ def cells(config: ConfigDict) -> list[Cell]:
         for control in filter(None, controls.split("/")):
             if control not in CONTROLS:
                 raise unknown(f"control in methods.{name}.controls", control, CONTROLS)
+    for name in config.cell_of:
+        if name not in config.methods:
+            raise unknown("method in cell_of", name, list(config.methods))
     found = [Cell(name, controls, int(seed)) for seed in config.seeds for name, controls in settings]
     if not found or len(set(found)) < len(found):
         raise UserError("methods names no cell, or one of them twice: give every method controls, each once")
@@ -93,7 +96,10 @@ def recipe(config: ConfigDict, method: str) -> str:
 
 def overrides(config: ConfigDict, cell: Cell, duration: float | None) -> tuple[str, ...]:
     """The flags of a cell beside its recipe; `duration` in optim.unit, None for the recipe's own."""
-    values = {key: value for key, value in flat(config.cell.to_dict()).items() if key}
+    changes = flat(config.cell.to_dict())
+    if cell.method in config.cell_of:
+        changes |= flat(config.cell_of[cell.method].to_dict())
+    values = {key: value for key, value in changes.items() if key}
     levels = cell.controls.split("/") if cell.controls else []
     values |= {f"method.collapse.{level}": one for level, one in zip(("cls", "patch"), levels, strict=False)}
     values |= {"seed": cell.seed} | ({} if duration is None else {"optim.duration": float(duration)})

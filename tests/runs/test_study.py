@@ -6,6 +6,7 @@ import json
 import signal
 
 import pytest
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from gssl_jax.cli import alone
@@ -137,6 +138,26 @@ def test_a_method_without_levels_gets_no_control_and_one_level_is_the_class():
     assert not [f for f in study.overrides(c, Cell("mae", "", 0), None) if "collapse" in f or "duration" in f]
     flags = study.overrides(c, Cell("dino", "centring", 0), None)
     assert [f for f in flags if "collapse" in f] == ["--config.method.collapse.cls=centring"]
+
+
+def test_what_one_method_changes_comes_after_what_all_change():
+    c = config()
+    with c.unlocked():
+        c.cell.optim = ConfigDict(dict(learning_rate=0.5, warmup=2.0))
+        c.cell_of.dino = ConfigDict(dict(optim=dict(learning_rate=0.25)))
+    rates = {name: {f for f in study.overrides(c, Cell(name, "", 0), None) if "optim" in f} for name in ("dino", "mae")}
+    assert rates == {
+        "dino": {"--config.optim.learning_rate=0.25", "--config.optim.warmup=2.0"},
+        "mae": {"--config.optim.learning_rate=0.5", "--config.optim.warmup=2.0"},
+    }
+
+
+def test_a_change_to_a_method_that_is_not_studied_is_refused():
+    c = config()
+    with c.unlocked():
+        c.cell_of.maskclustr = ConfigDict(dict(seed=1))
+    with pytest.raises(UserError, match="cell_of.*maskcluster"):
+        study.cells(c)
 
 
 def test_equal_compute_by_hand():
