@@ -35,6 +35,7 @@ Named = Mapping[str, Mapping[str, np.ndarray]]
 RUN_LINES = (*PRETEXT_LINES, Line(GREY, (0, (2, 1)), "h"))
 MOST_LOOKS = 6  # images in a sheet of maps
 PANEL = 3.1  # inches of a t-SNE panel
+ALONE = 5.2  # inches of one that stands alone
 BESIDE = 0.014  # of the chart's width: how far the runs stand from each other at a class,
 ASIDE = 0.54  # and of the distance between classes: what they all fill at most
 
@@ -103,9 +104,9 @@ def draw_maps(found: Named, classes: tuple[str, ...], folder: Path) -> Path:
     lines = -(-len(found) // columns)
     every = [np.asarray(arrays["labels"]) for arrays in found.values()]
     present = sorted(set(np.concatenate(every).tolist()))
-    places = 2 * columns
-    height = PANEL * lines + 0.2 * legend_rows(present, places)
-    figure = Figure(figsize=(PANEL * columns, height), dpi=DPI, facecolor="white", layout="constrained")
+    places, side = (2 * columns, PANEL) if len(found) > 1 else (4, ALONE)
+    height = side * lines + 0.2 * legend_rows(present, places)
+    figure = Figure(figsize=(side * columns, height), dpi=DPI, facecolor="white", layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for name, arrays, labels, axes in zip(short_names(list(found), 30), found.values(), every, grid, strict=False):
         points = np.asarray(arrays["points"], np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gssl_jax.report.compared import Compared, Measure, same_groups, same_images, settings
-from gssl_jax.report.measures import HEADLINES, OWN, RAREST, guess, kind, place, unit, without_kind
+from gssl_jax.report.measures import HEADLINES, OWN, RAREST, capital, guess, kind, place, unit, without_kind
 from gssl_jax.report.style import shorten
 from gssl_jax.report.verdict import Bar, Verdict, by_difference
 from gssl_jax.report.words import Score, compare, interval_said, listing, per_cent
@@ -62,8 +62,7 @@ def comparison_verdict(runs: Sequence[Compared], found: Sequence[Measure]) -> Ve
     bars = tuple(
         Bar(shorten(n, LONGEST_NAME), "trained" if k == best else "pixels", scores[k]) for k, n in enumerate(names)
     )
-    name = kind(measure.key)
-    what = f"{name if name == 'mAP' else name[0].upper() + name[1:]} on test images"
+    what = f"{capital(kind(measure.key))} on test images"
     what += "" if measure.key == ACCURACY else f", {without_kind(measure.label)}"
     said = (*sentences, *conditions, ONE_SEED)
     chance = guess(measure.key, scores[0].protocol)

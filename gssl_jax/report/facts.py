@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gssl_jax.knobs import at, is_number
+from gssl_jax.report.measures import capital
 from gssl_jax.report.method_words import METHODS, SHORT_METHODS, WITH_LABELS
 from gssl_jax.report.reading import RunFiles, flatten
 from gssl_jax.report.words import Row, class_scores, pretext_words
@@ -87,7 +88,7 @@ def summary(run: RunFiles) -> str:
     device = at(run.results, "run.device")
     parts += [f"on {device}"] if device else []
     sentence = " ".join(parts) + (f" ({rate:,.0f} images a second)" if is_number(rate) else "") + "."
-    return sentence[0].upper() + sentence[1:]
+    return capital(sentence)
 
 
 def facts(run: RunFiles) -> list[tuple[str, str]]:

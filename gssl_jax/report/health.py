@@ -13,7 +13,7 @@ import numpy as np
 
 from gssl_jax.evals.collapse import THINGS, WINDOW, assignment_signs, features_collapsed, in_words, remedy
 from gssl_jax.knobs import at, flag, is_number, scaled
-from gssl_jax.report.measures import kind
+from gssl_jax.report.measures import capital, kind
 from gssl_jax.report.reading import Metrics, RunFiles
 from gssl_jax.report.words import CONTROLS, listing, pretext_words
 
@@ -154,8 +154,7 @@ def _features(run: RunFiles) -> list[Finding]:
         return [Finding("alarm", "Features have collapsed", text, remedy("features", "", run.config))]
     numbers = [] if share is None else [f"their standard deviation is {share:#.3g} times that at the start"]
     numbers += [] if rank is None else [f"their effective rank (RankMe) is {rank:.1f}"]
-    text = f"{'; '.join(numbers)}."
-    text = text[0].upper() + text[1:]
+    text = capital(f"{'; '.join(numbers)}.")
     if share is not None and share < SHRUNKEN_FEATURES:
         return [Finding("hint", "Features have shrunk", text + " Not a failure, but worth a look at the curve.")]
     return [Finding("good", "Features", text)] if numbers else []

@@ -15,7 +15,7 @@ from gssl_jax.report import captions, comparison_figures, pictures
 from gssl_jax.report.comparison_figures import short_names
 from gssl_jax.report.facts import feature_notes, protocol_of, text_of
 from gssl_jax.report.label_free import label_free_lines, label_free_table
-from gssl_jax.report.measures import HEADLINES, guess, kind, place, unit, without_kind
+from gssl_jax.report.measures import HEADLINES, capital, guess, kind, place, unit, without_kind
 from gssl_jax.report.page import attempt, definitions, embedded, opening, paragraph, write_page
 from gssl_jax.report.tables import table, text
 from gssl_jax.report.verdict import Bar, Verdict, by_difference
@@ -43,7 +43,8 @@ HEADINGS = {
     "protocol": "How it was measured",
     "versions": "Versions",
 }
-SCORES = "{} times 100, below it the 95 % interval. All columns were judged by the same protocols."
+SCORES = "{} times 100, below it the 95 % interval."
+ALIKE = "All columns were judged by the same protocols."
 DIFFERENCES = (
     "Points by which {first} is above (+) or below (\u2212) each other backbone, with the 95 % interval of the paired "
     "difference: both are measured on the same test images and the same draws of labelled ones, so what these have in "
@@ -71,9 +72,7 @@ def table_of(results: Mapping[str, Any]) -> RenderableType:
     """The scores for the terminal: a row for each measure, a column for each backbone."""
     names, tables = list(at(results, "run.backbones")), []
     for part in tables_of(comparison_table(results)):
-        shown = Table(
-            title=f"{kind(part[0].key).capitalize()} on test images, times 100 (95 % interval)", show_lines=True
-        )
+        shown = Table(title=f"{capital(kind(part[0].key))} on test images, times 100 (95 % interval)", show_lines=True)
         for k, name in enumerate(("frozen features", *names)):
             shown.add_column(name, justify="right" if k else "left", overflow="fold")
         for row in part:
@@ -174,15 +173,15 @@ def verdict_of(results: Mapping[str, Any], rows: Sequence[Row], names: Sequence[
     bars = tuple(
         Bar(name, "pixels" if k else "trained", one) for k, (name, one) in enumerate(zip(names, scores, strict=True))
     )
-    what = f"{kind(row.key)[0].upper()}{kind(row.key)[1:]} on test images, {without_kind(row.label)}"
+    what = f"{capital(kind(row.key))} on test images, {without_kind(row.label)}"
     return Verdict(tone, badge, headline, (*sentences, FIXED), row, bars, what, guess(row.key))
 
 
 def _table(rows: Sequence[Row], names: Sequence[str]) -> str:
-    parts = []
+    parts = [paragraph(ALIKE, "soft")]
     for part in tables_of(rows):
         lines = [_line(row, [_cell(one) for one in _scores(row, names)]) for row in part]
-        said = SCORES.format(kind(part[0].key)[0].upper() + kind(part[0].key)[1:])
+        said = SCORES.format(capital(kind(part[0].key)))
         parts.append(f'{paragraph(said, "soft")}<div class="wide">{table("", ("measure", *names), lines)}</div>')
     return "".join(parts)
 

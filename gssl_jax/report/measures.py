@@ -126,6 +126,11 @@ def without_kind(words: str) -> str:
     return words
 
 
+def capital(words: str) -> str:
+    """`words` as a sentence begins; mAP stays as it is written."""
+    return words if words.startswith("mAP") else words[:1].upper() + words[1:]
+
+
 def fine_tuned(key: str) -> str | None:
     """Of a measure for which the network was trained on, with how many labels: "1,000", "all" or "1 % of the"; None for
     others."""
@@ -206,7 +211,7 @@ def place(key: str) -> str:
     if name in OPENINGS:
         opening = OPENINGS[name]
     elif fine_tuned(key):
-        opening = words[0].upper() + words[1:]
+        opening = capital(words)
     elif name.startswith("segment_"):
         opening = f"With {words}"
     return opening if kind_of(key) is ACCURACY else f"In {kind(key)} {opening[0].lower()}{opening[1:]}"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gssl_jax.knobs import at, is_number
 from gssl_jax.report import gains
-from gssl_jax.report.measures import HEADLINES, detail, guess, kind, place, unit, without_kind
+from gssl_jax.report.measures import HEADLINES, capital, detail, guess, kind, place, unit, without_kind
 from gssl_jax.report.words import (
     Row,
     Score,
@@ -93,8 +93,7 @@ def verdict(results: Mapping[str, Any], alarms: int = 0, validated: bool = False
 
 def _measure(row: Row) -> str:
     """What the bars show: "Accuracy, 5 images per class"."""
-    words = f"{kind(row.key)}, {without_kind(row.label)}"
-    return words if words.startswith("mAP") else words[0].upper() + words[1:]
+    return capital(f"{kind(row.key)}, {without_kind(row.label)}")
 
 
 def _shown(row: Row) -> tuple[tuple[Bar, ...], str, float | None, str]:

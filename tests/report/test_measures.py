@@ -2,7 +2,7 @@
 
 import pytest
 
-from gssl_jax.report.measures import fine_tuned, guess, kind, label, place, unit, without_kind
+from gssl_jax.report.measures import capital, fine_tuned, guess, kind, label, place, unit, without_kind
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,11 @@ def test_kinds_of_measures_with_their_units_and_guesses():
     assert without_kind("k-NN, mAP") == without_kind("k-NN") == "k-NN"
     assert fine_tuned("finetune_1000/auroc") == fine_tuned("finetune_1000/map") == "1,000"
     assert fine_tuned("linear_sgd/top1") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "begun"),
+    [("mean IoU, masks", "Mean IoU, masks"), ("mAP, linear", "mAP, linear"), ("accuracy", "Accuracy"), ("", "")],
+)
+def test_a_sentence_begins_large_but_for_a_name_that_does_not(words, begun):
+    assert capital(words) == begun
