@@ -108,6 +108,12 @@ def _tfds(settings: Any, split: str, data: Any) -> Source:
     return named.open_named(settings.path, split, data)
 
 
+def _imagined(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import imagined
+
+    return imagined.open_imagined(settings.path)
+
+
 KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
     "photos": _photos,
     "digits": _digits,
@@ -117,6 +123,7 @@ KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
     "masks": _masks,
     "lists": _lists,
     "tfds": _tfds,
+    "imagined": _imagined,
 }
 
 
