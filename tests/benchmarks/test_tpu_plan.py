@@ -6,8 +6,13 @@ import json
 import types
 from pathlib import Path
 
+import jax
 import pytest
 
+from gssl_jax.cli import alone
+from gssl_jax.runs import planning
+from gssl_jax.runs.chips import CHIPS, Target
+from gssl_jax.training.mesh import make_mesh
 from tests.benchmarks.scripts import benchmark
 from tests.runs.recipes import CONFIGS
 
@@ -69,3 +74,15 @@ def test_what_does_not_fit_and_what_was_refused_have_rows_too(script, monkeypatc
     refused = script.planned("MaskCluster ViT-S/16", "v5e:2x4", True, tmp_path)
     assert refused["problem"] == "error: no compiler"
     assert len(cells(script.row("a", "b", refused))) == 10
+
+
+@pytest.mark.parametrize("recipe", ["MaskCluster ViT-S/16", "HPT MoCo-v2 ResNet-50", "G-SSL ResNet-32"])
+def test_the_step_of_every_recipe_can_be_laid_out(script, recipe):
+    """Imagined data serve every kind of method, labelled ones too."""
+    config, (images, classes) = script.RECIPES[recipe]
+    target = Target("v5e:2x4", CHIPS["v5e"], jax.devices()[:1])
+    stage = planning.for_target(alone("plan", config), target, images, classes)
+    parts = planning.assemble(stage)
+    state, _, batch = planning.abstract_state(parts, make_mesh(1))
+    assert all(len(source) > 0.1 * images for source in parts.streams.values())
+    assert planning.bytes_of(state) > 2**20 and planning.bytes_of(batch) > 0
