@@ -7,7 +7,6 @@ held out, never by test images. Crops and flips move image and mask alike.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from gssl_jax.evals.features import to_unit_range
 from gssl_jax.evals.intervals import entry, t_interval
 from gssl_jax.evals.miou import Counts, counted, joined, miou, miou_entry, told
 from gssl_jax.evals.patches import Batches, predicted
+from gssl_jax.evals.tuning import layer_factors
 from gssl_jax.models.build import Backbone
 from gssl_jax.models.upernet import UperNet, captured, pyramid, resized
 from gssl_jax.ops.augment import crop_and_resize
@@ -136,10 +136,9 @@ def tune(
     fresh = jax.jit(decoder.init)(named(key, "decoder"), [jnp.zeros(one.shape) for one in maps])["params"]
     params = {"backbone": variables["params"], "decoder": fresh}
     rest = {name: values for name, values in variables.items() if name != "params"}
-    scales = {
-        "backbone": layer_scales(params["backbone"], 0.0 if settings.frozen else settings.layer_decay),
-        "decoder": jax.tree.map(lambda _: 1.0, fresh),
-    }
+    scales = layer_factors(params, backbone, settings.layer_decay)
+    if settings.frozen:
+        scales["backbone"] = jax.tree.map(lambda _: 0.0, scales["backbone"])
     moments, rows = _adam.init(params), sgd.rows_of(pool.images, settings.batch_size, seed)
     every, best, name = settings.every or settings.steps, Tuned(f"rate {rate:g}", None, None, None), f"rate {rate:g}"
     options = {"backbone": backbone, "decoder": decoder, "scale": tuple(settings.scale), "flip": settings.flip,
@@ -163,21 +162,6 @@ def rate_at(step: int, rate: float, steps: int, warmup: float) -> float:
     """Linear from 0 over the share `warmup` of the steps, then linear towards 0 at the end."""
     first = warmup * steps
     return rate * ((step + 1) / first if step < first else (steps - step) / (steps - first))
-
-
-def layer_scales(params: Any, decay: float) -> Any:
-    """What each leaf's rate is multiplied by: decay^(L + 1 - l), l = 0 for what stands before the first block, i + 1
-    for block i and L + 1 for the norm after the last of L blocks; the decoder's is 1. A decay of 0 freezes all."""
-    blocks = [int(found[1]) for name in params if (found := re.fullmatch(r"block_(\d+)", name))]
-    last = max(blocks) + 2
-
-    def layer(name: str) -> int:
-        found = re.fullmatch(r"block_(\d+)", name)
-        return int(found[1]) + 1 if found else last if name == "norm" else 0
-
-    return {
-        name: jax.tree.map(lambda _, n=name: float(decay) ** (last + 1 - layer(n)), params[name]) for name in params
-    }
 
 
 def cut_alike(images: Array, masks: Array, key: Array, scale: tuple[float, float], flip: float) -> tuple[Array, Array]:

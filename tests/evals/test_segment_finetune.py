@@ -9,7 +9,7 @@ import pytest
 
 from gssl_jax.errors import UserError
 from gssl_jax.evals import segment_finetune as module
-from gssl_jax.evals.segment_finetune import MaskPool, cut_alike, finetune, layer_scales, pixel_loss, rate_at
+from gssl_jax.evals.segment_finetune import MaskPool, cut_alike, finetune, pixel_loss, rate_at
 from gssl_jax.models.resnet import ResNet
 from gssl_jax.models.vit import ViT
 from gssl_jax.presets import evaluation
@@ -52,15 +52,6 @@ def test_the_loss_leaves_pixels_without_a_class_out():
     expected = -np.mean([logs[i][masks[i] != 255, masks[i][masks[i] != 255]].sum() for i in range(2)]) * 2
     found = pixel_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(masks, jnp.uint8))
     assert float(found) == pytest.approx(expected / (masks != 255).sum(), rel=1e-5)
-
-
-def test_rates_fall_from_block_to_block():
-    """12 blocks: what stands before them, the first and the last block and the norm stand 14, 13, 2 and 1 below 1."""
-    names = ("patch_embed", "cls_token", "norm", *(f"block_{i}" for i in range(12)))
-    scales = layer_scales({name: jnp.zeros(2) for name in names}, 0.65)
-    for name, power in (("patch_embed", 14), ("cls_token", 14), ("block_0", 13), ("block_11", 2), ("norm", 1)):
-        assert scales[name] == pytest.approx(0.65**power), name
-    assert set(layer_scales({name: jnp.zeros(2) for name in names}, 0.0).values()) == {0.0}
 
 
 def test_the_rate_warms_up_and_falls():
