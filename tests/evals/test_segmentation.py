@@ -151,6 +151,25 @@ def test_validation_images_choose_the_penalty():
     assert protocol["train_patches"] == len(patches.features) == 24 * 16
 
 
+def test_held_out_images_weigh_nothing_where_the_penalty_is_chosen(monkeypatch):
+    """Patches of the others, and of all in the last fit, weigh what is known of them."""
+    known, weights = module.maps(look, {}, opened(24, 0)(), "map"), []
+
+    def fit_heads(patches, strengths, options, given, room=0):
+        weights.append((patches.image, given))
+        return fit(patches, strengths, options, given, room)
+
+    fit, patches = module.fit_heads, patches_of(known, 3)
+    monkeypatch.setattr(module, "fit_heads", fit_heads)
+    module._head(known, patches, settings(linear__l2_grid=(1e-2, 1.0)), 3, 0)
+    held = module.held_out_images(24, 0.2, 0)
+    (image, choosing), (_, last) = weights
+    out = np.isin(image, held)
+    assert len(held) == 5 and 0 < out.mean() < 0.5 and choosing.shape == (2, 24 * 16)
+    assert (choosing[:, out] == 0).all() and (choosing[:, ~out] == patches.known[~out]).all()
+    assert (last == patches.known).all()
+
+
 def test_eight_devices_give_what_one_gives():
     network = ViT(image_size=8, patch=2, width=8, depth=1, heads=2, channels=1)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
