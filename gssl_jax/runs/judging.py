@@ -6,6 +6,7 @@ decide them: a call that was interrupted, or that asks for one more evaluator or
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -218,10 +219,22 @@ def decided_by(subject: Subject, name: str, settings: ConfigDict, seed: int) -> 
         "images": {key: plain(bench.config.data[key]) for key in images},
         "train": bench.train.fingerprint(),
         "test": bench.test.fingerprint(),
+        "beside": beside(name, settings, bench),
         "settings": {k: plain(v) for k, v in settings.items() if k in mine or k not in (*EVALUATORS, *ASIDE)},
         "seed": seed,
         "version": __version__,
     }
+
+
+def beside(name: str, settings: ConfigDict, bench: Bench) -> dict[str, str]:
+    """What an evaluator reads beside the images it judges, each with a digest: lists of images, shifted data sets."""
+    if name == "lowshot":
+        files = [Path(file).expanduser() for file in settings.lowshot.lists]
+        return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    if name == "robustness":
+        found = robust.shifted(settings.robustness, bench.train.classes, bench.config.data)
+        return {other: source.fingerprint() for other, (source, _) in found.items()}
+    return {}
 
 
 def draw(subject: Subject, done: Done, seed: int) -> None:

@@ -17,7 +17,7 @@ from gssl_jax.runs import candidates as sources
 from gssl_jax.runs import judging
 from gssl_jax.runs.candidates import Asked, gathered
 from gssl_jax.runs.done import Done
-from gssl_jax.runs.judging import EVALUATORS, Evaluator, Subject, chosen, decided_by, judged, opened
+from gssl_jax.runs.judging import EVALUATORS, Evaluator, Subject, beside, chosen, decided_by, judged, opened
 from tests.interop.transformer import blank
 from tests.tiny import filled
 
@@ -80,6 +80,25 @@ def test_what_decides_an_evaluator():
         found = [name for name in ("knn", "linear", "lowshot") if key(plain, name) != key(other, name)]
         assert found == moved.split(), change
     assert key(plain._replace(digest="other"), "knn") != key(plain, "knn")
+
+
+def test_files_beside_the_images_decide_too(tmp_path):
+    """Another list under the same name, other images in the folder of a shifted data set: judged again."""
+    names, folder = tmp_path / "mine.txt", tmp_path / "shifted"
+    one = candidates(["random"], lowshot__lists=(str(names),), robustness__shift=(("folder", str(folder), "test"),))[0]
+    found = []
+    for number in range(2):
+        names.write_text("\n".join(f"digits/train[{4 * i + number}]" for i in range(40)))
+        for place in range(10 * (number + 1)):
+            file = folder / str(place % 10) / f"{place}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), np.full((8, 8), place, np.uint8))
+        subject = Subject(one, opened(one, ("knn",)), 0)
+        evals = one.config.evals
+        found.append({name: beside(name, evals, subject.bench) for name in ("lowshot", "robustness", "knn")})
+    assert found[0]["knn"] == found[1]["knn"] == {}
+    assert set(found[0]["lowshot"]) == {str(names)} and found[0]["lowshot"] != found[1]["lowshot"]
+    assert set(found[0]["robustness"]) == {"shifted"} and found[0]["robustness"] != found[1]["robustness"]
 
 
 def test_entries_come_back_with_their_samples(tmp_path):
