@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError, unknown
 from gssl_jax.models.resnet import ARCHITECTURES, STEMS, ResNet, resnet
-from gssl_jax.models.vit import ViT
+from gssl_jax.models.vit import REMATS, ViT
 
 Backbone = ViT | ResNet
 
@@ -88,6 +88,17 @@ def _resnet(b: ConfigDict, images: dict[str, Any]) -> ResNet:
         raise unknown("backbone.stem", b.stem, STEMS)
     changes = dict(stem=b.stem, dropout=b.dropout, batch_norm_momentum=b.batch_norm_momentum)
     return resnet(b.name, **changes, **images)
+
+
+def with_remat(backbone: Backbone, remat: str) -> Backbone:
+    """`backbone` as it is trained, with `run.remat`. Raises UserError for an unknown value, or one for a ResNet."""
+    if remat not in REMATS:
+        raise unknown("run.remat", remat, REMATS)
+    if remat == "none":
+        return backbone
+    if not isinstance(backbone, ViT):
+        raise UserError(f"run.remat={remat} is for vision transformers: set --config.run.remat=none for a ResNet")
+    return backbone.clone(remat=remat)
 
 
 def least_side(backbone: Backbone) -> int:

@@ -105,6 +105,21 @@ class Block(nn.Module):
         ), weights
 
 
+REMATS = ("none", "dots", "blocks")
+
+
+def block_class(remat: str) -> type[Block]:
+    """`Block`, or one whose activations are computed again in the backward pass.
+
+    `dots` keeps the results of products with weights and recomputes what lies between them, attention included;
+    `blocks` keeps nothing but what goes into each block (arXiv 1604.06174).
+    """
+    if remat == "none":
+        return Block
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return nn.remat(Block, static_argnums=(2, 3), policy=policy)  # self is 0: train and with_weights
+
+
 class ViT(nn.Module):
     """Any patch, width, depth, image size and channel count; one parameter set serves several image sizes.
 
@@ -115,6 +130,7 @@ class ViT(nn.Module):
       drop_path: rate of the last block; it grows linearly from 0 at the first.
       layer_scale: initial value of the residual scales, 0 for none.
       mean, std: per channel, in units of [0, 1]; one value serves all channels.
+      remat: what of a block the backward pass computes again, one of `REMATS`: less memory, no other result.
     """
 
     image_size: int
@@ -132,6 +148,7 @@ class ViT(nn.Module):
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -169,7 +186,7 @@ class ViT(nn.Module):
         norm = nn.LayerNorm(epsilon=self.layer_norm_eps, use_fast_variance=False, dtype=jnp.float32, name="norm")
         out, class_tokens = {}, []
         for i in range(self.depth):
-            block = Block(
+            block = block_class(self.remat)(
                 self.heads,
                 self.mlp_ratio,
                 self.drop_path * i / max(self.depth - 1, 1),

@@ -23,7 +23,7 @@ from gssl_jax.evals.linear import solver_bytes
 from gssl_jax.knobs import flat as flattened
 from gssl_jax.methods.base import Clock, Kind, Method
 from gssl_jax.methods.known import METHODS
-from gssl_jax.models.build import Backbone, build_backbone
+from gssl_jax.models.build import Backbone, build_backbone, with_remat
 from gssl_jax.runs import handover
 from gssl_jax.training.mesh import check_batch, make_mesh, memory_bytes
 from gssl_jax.training.optimizer import build_optimiser, heads_warm_up
@@ -91,7 +91,7 @@ def assemble(config: ConfigDict) -> Parts:
     kind = METHODS[config.method.name]
     check_values(config, kind)
     handover.check(config.method.hand_over)
-    backbone = build_backbone(config)
+    backbone = with_remat(build_backbone(config), config.run.remat)
     check_features(config, backbone)
     refresh.check_statistics(config.evals, config.backbone.kind == "resnet")
     tuning.check_backbone(config.evals.finetune, backbone)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from gssl_jax.errors import UserError
-from gssl_jax.models.build import build_backbone, compute_dtype
+from gssl_jax.models.build import build_backbone, compute_dtype, with_remat
+from gssl_jax.models.resnet import resnet
+from gssl_jax.models.vit import ViT
 from tests.tiny import tiny_config
 
 
@@ -48,3 +50,13 @@ def test_auto_is_float32_on_a_cpu_and_bfloat16_elsewhere(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compute_dtype("auto") == jnp.bfloat16
     assert compute_dtype("float32") == jnp.float32
+
+
+def test_what_is_computed_again_is_for_transformers():
+    vit, convolutions = ViT(image_size=8, patch=4, width=8, depth=1, heads=2), resnet("resnet18", image_size=8)
+    assert with_remat(vit, "dots") == vit.clone(remat="dots") and with_remat(vit, "none") is vit
+    assert with_remat(convolutions, "none") is convolutions
+    with pytest.raises(UserError, match="run.remat=none for a ResNet"):
+        with_remat(convolutions, "blocks")
+    with pytest.raises(UserError, match="unknown run.remat 'block'; did you mean 'blocks'"):
+        with_remat(vit, "block")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gssl_jax.models.vit import Attention, DropPath, ViT
+from gssl_jax.models.vit import REMATS, Attention, DropPath, ViT
 from tests.models.networks import SMALL, images, network, run
 
 # -- hidden and dropped patches --------------------------------------------------------------------------------------
@@ -148,3 +149,35 @@ def test_attention_scores_stay_float32_under_bfloat16():
     }
     _, weights = Attention(heads=1, dtype=jnp.bfloat16).apply(variables, x, True)
     assert float(weights[0, 0, 0, 0]) == pytest.approx(1 / (1 + math.exp(-1 / math.sqrt(2))), abs=1e-5)
+
+
+@functools.cache
+def gradients(remat):
+    """Loss and gradients of a network with drop path and attention of its first block, and the program for them."""
+    vit, variables = network(remat=remat, drop_path=0.5)
+
+    def loss(params, x):
+        out = vit.apply(
+            {"params": params}, x, train=True, capture=("attention_0",), rngs={"drop_path": jax.random.key(1)}
+        )
+        return jnp.sum(out["feat"] ** 2) + jnp.sum(out["attention_0"] ** 2)
+
+    step = jax.value_and_grad(loss)
+    return jax.jit(step)(variables["params"], images()), str(jax.make_jaxpr(step)(variables["params"], images()))
+
+
+@pytest.mark.parametrize("remat", ["dots", "blocks"])
+def test_what_is_computed_again_changes_no_gradient(remat):
+    (plain, expected), (found, again) = gradients("none")[0], gradients(remat)[0]
+    assert float(found) == pytest.approx(float(plain), rel=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), again, expected)
+
+
+def test_every_block_is_computed_again_and_dots_keep_more():
+    """Each of two blocks is marked. `blocks` runs three products with weights again in each of them, qkv, proj and fc1;
+    what fc2 returns nothing needs."""
+    programs = {remat: gradients(remat)[1] for remat in REMATS}
+    assert [programs[remat].count("checkpoint[") + programs[remat].count("remat2[") for remat in REMATS] == [0, 2, 2]
+    products = {remat: program.count("dot_general[") for remat, program in programs.items()}
+    assert products["none"] < products["dots"] < products["blocks"]
+    assert products["blocks"] - products["dots"] == 2 * 3
