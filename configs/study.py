@@ -4,7 +4,7 @@
 
 presets
     photos  (default) the embedded photographs, grey: every method with its own collapse control, MaskCluster with
-            every pair of controls, 3 seeds, equal compute; at most 100 minutes on 2 CPU cores
+            every pair of controls, 3 seeds, equal compute; 91 minutes on 2 CPU cores, docs/results/study.md
     full    the full grid, `none` and the longer training included, for a GPU; images=photos_rgb, cifar10 or another
             preset of configs/objectives.py
     tiny    MaskCluster with two pairs of controls, 2 seeds, a few steps: does everything run?
