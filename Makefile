@@ -25,6 +25,7 @@ test-slow: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(RUN) ruff check .
 	$(RUN) mypy
+	$(VENV)/bin/shellcheck launch/*.sh .ci/run
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Rents a Cloud TPU VM of one host, installs the committed state of this project and trains there. When the machine
-# is taken away it rents another and runs the same command, which resumes if --workdir lies on a disk that outlives it.
+# Rents a Cloud TPU VM or a slice of many hosts, installs the committed state of this project on all and trains there.
+# Taken away, it rents another and runs the same command, which resumes if --workdir outlives it and all hosts see it.
 #   launch/tpu_vm.sh [--dry-run] --name=NAME --zone=ZONE [--type=TYPE] [--version=IMAGE] [flags of gssl_jax.main]
-# e.g. launch/tpu_vm.sh --name=ssl --zone=us-west4-a --config=configs/maskcluster_vit.py:imagenet --workdir=/mnt/a/run
+# e.g. launch/tpu_vm.sh --name=ssl --zone=us-west4-a --type=v5litepod-64 --config=my_recipe.py --workdir=/mnt/a/run
 # --dry-run prints the commands and stops. TPU_NAME, TPU_ZONE, TPU_TYPE and TPU_VERSION stand in for flags left out.
 # TPU_FLAGS (--spot) goes to the creation, e.g. with --data-disk; TPU_MOUNT is a command run there before training.
 # The machine costs money until you delete it.
@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${TPU_NAME:-} zone=${TPU_ZONE:-} type=${TPU_TYPE:-v5litepod-8} version=${TPU_VERSION:-v2-alpha-tpuv5-lite}
 dry=false up=false vm=(gcloud compute tpus tpu-vm)
-train="${TPU_MOUNT:+$TPU_MOUNT && }cd gssl_jax && .venv/bin/python -m gssl_jax.main"
+train="${TPU_MOUNT:+$TPU_MOUNT && }cd gssl_jax && .venv/bin/python -m gssl_jax.main --distributed=auto"
 for flag in "$@"; do
     case $flag in
         --dry-run) dry=true ;;

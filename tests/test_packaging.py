@@ -21,6 +21,7 @@ MODULES = {  # distribution -> the module that it brings, where the two differ
     "opencv-python-headless": "cv2",
     "orbax-checkpoint": "orbax",
     "pillow": "PIL",
+    "pyyaml": "yaml",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
     "tensorboardx": "tensorboardX",

@@ -6,12 +6,17 @@ installed on the machine can never be called.
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from gssl_jax.cli import EXIT_REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("bash", "cat", "dirname", "env", "sed")
@@ -24,7 +29,10 @@ INSTALL = (
     " && cd gssl_jax && PATH=~/.local/bin:$PATH && uv venv --python=3.12 --allow-existing .venv"
     """ && uv pip install --python=.venv/bin/python --editable . "jax[tpu]"'"""
 )
-TRAIN = f"+ {VM} ssh box --zone=here --worker=all '--command=cd gssl_jax && .venv/bin/python -m gssl_jax.main"
+TRAIN = (
+    f"+ {VM} ssh box --zone=here --worker=all '--command=cd gssl_jax && .venv/bin/python -m gssl_jax.main"
+    " --distributed=auto"
+)
 
 
 @pytest.fixture
@@ -198,3 +206,134 @@ def test_a_stopped_machine_is_left_alone(run):
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "box is STOPPED"
     assert commands == [ARCHIVE]
+
+
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="shellcheck comes with the test requirements")
+def test_shellcheck_finds_nothing():
+    scripts = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]
+    done = subprocess.run([str(SHELLCHECK), *map(str, scripts)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+SBATCH = (
+    f"+ sbatch --job-name=gssl_jax --nodes=%d --ntasks-per-node=%d --gpus-per-node=%d --requeue --open-mode=append"
+    f" --signal=TERM@180 --export=ALL\\,GSSL_ROOT={ROOT}"
+)
+
+
+def test_slurm_submits_itself_with_a_process_for_each_gpu(run):
+    flags = ("--nodes=4", "--gpus=2", "--config=c", "--workdir=/shared/my run")
+    done = run("slurm.sh", "--dry-run", *flags, SLURM_FLAGS="--partition=gpu --time=60")
+    assert (done.returncode, done.stderr) == (0, "")
+    own = f" --partition=gpu --time=60 {ROOT}/launch/slurm.sh --config=c --workdir=/shared/my\\ run\n"
+    assert done.stdout == SBATCH % (4, 2, 2) + own
+    assert run("slurm.sh", "--dry-run").stdout == SBATCH % (1, 8, 8) + f" {ROOT}/launch/slurm.sh\n"
+
+
+SRUN = f"+ srun --kill-on-bad-exit=1 env PYTHONPATH={ROOT} /opt/python -m gssl_jax.main --distributed=auto --config=c\n"
+
+
+def test_slurm_starts_the_processes_inside_a_job(run):
+    done = run("slurm.sh", "--dry-run", "--config=c", PYTHON="/opt/python", SLURM_JOB_ID="7")
+    assert (done.returncode, done.stdout, done.stderr) == (0, SRUN, "")
+
+
+@pytest.mark.parametrize(("code", "submitted", "requeued"), [
+    (143, True, True), (143, False, False), (0, True, False), (1, True, False), (2, True, False),
+])  # fmt: skip
+def test_a_slurm_job_queues_again_where_it_was_told_to_save(run, code, submitted, requeued):
+    stand_in(run, "srun", f"exit {code}")
+    stand_in(run, "scontrol", 'echo "scontrol $*"')
+    env = {"PYTHON": "/opt/python", "SLURM_JOB_ID": "7"} | ({"GSSL_ROOT": str(ROOT)} if submitted else {})
+    done = run("slurm.sh", "--config=c", **env)
+    assert done.returncode == code
+    assert done.stdout == SRUN + ("scontrol requeue 7\n" if requeued else "")
+
+
+def test_slurm_finds_the_project_where_it_was_submitted_from(run, tmp_path):
+    copy = tmp_path / "spool" / "slurm_script"  # SLURM runs a copy
+    copy.parent.mkdir()
+    shutil.copy(ROOT / "launch" / "slurm.sh", copy)
+    env = {"PATH": str(run.tools), "PYTHON": "/opt/python", "SLURM_JOB_ID": "7", "GSSL_ROOT": str(ROOT)}
+    done = subprocess.run([str(copy), "--dry-run", "--config=c"], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, SRUN)
+
+
+NAMED = ("--name=ssl", "--image=registry/gssl:cuda", "--claim=disk")
+
+
+def jobset(printed: str) -> tuple[dict, str]:
+    """What was printed as a JobSet, and the command after it."""
+    written, _, command = printed.rpartition("\n+ ")
+    return yaml.safe_load(written), command
+
+
+def test_kubernetes_prints_a_jobset_of_a_process_for_each_node(run):
+    done = run("kubernetes.sh", "--dry-run", *NAMED, "--nodes=4", "--gpus=2", "--config=it's", "--workdir=/shared/a b")
+    assert (done.returncode, done.stderr) == (0, "")
+    made, command = jobset(done.stdout)
+    assert command == "kubectl apply -f -\n"
+    assert (made["apiVersion"], made["kind"], made["metadata"]) == (
+        "jobset.x-k8s.io/v1alpha2", "JobSet", {"name": "ssl"},
+    )  # fmt: skip
+    (replicated,) = made["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    assert (replicated["name"], job["parallelism"], job["completions"]) == ("train", 4, 4)
+    assert (job["completionMode"], job["backoffLimit"]) == ("Indexed", 0)
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == "registry/gssl:cuda"
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
+    assert container["command"] == [
+        "python", "-m", "gssl_jax.main", "--distributed=ssl-train-0-0.ssl:8476", "--processes=4",
+        "--process=$(JOB_COMPLETION_INDEX)", "--config=it's", "--workdir=/shared/a b",
+    ]  # fmt: skip
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {"disk": "/shared", "memory": "/dev/shm"}
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
+
+
+def test_kubernetes_starts_again_after_a_loss_but_not_after_a_refusal(run):
+    made, _ = jobset(run("kubernetes.sh", "--dry-run", *NAMED, RESTARTS="7").stdout)
+    policy, job = made["spec"]["failurePolicy"], made["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert policy == {
+        "maxRestarts": 7, "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+    }  # fmt: skip
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [EXIT_REFUSED])
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # which podFailurePolicy needs
+
+
+def test_kubernetes_hands_the_jobset_to_kubectl(run):
+    stand_in(run, "kubectl", f'echo "$*" > {run.tools}/said; cat > {run.tools}/given')
+    done = run("kubernetes.sh", *NAMED, "--config=c", KUBECTL_FLAGS="--namespace=lab")
+    assert done.returncode == 0
+    assert (run.tools / "said").read_text() == "--namespace=lab apply -f -\n"
+    assert yaml.safe_load((run.tools / "given").read_text()) == jobset(done.stdout)[0]
+
+
+@pytest.mark.parametrize("flags", [(), NAMED[1:], NAMED[:2]])
+def test_kubernetes_without_what_it_needs_shows_its_usage(run, flags):
+    done = run("kubernetes.sh", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: launch/kubernetes.sh [--dry-run] --name=NAME --image=IMAGE --claim=CLAIM ")
+
+
+def test_the_container_copies_what_is_there_and_may_be_copied():
+    lines = (ROOT / "launch" / "Dockerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    allowed = (ROOT / "launch" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert copied and all((ROOT / name).exists() for name in copied)
+    assert sorted(f"!{name}" for name in copied) == sorted(line for line in allowed if line.startswith("!"))
+    assert allowed[0] == "*"
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_container_names_extras_that_jax_has():
+    text = (ROOT / "launch" / "Dockerfile").read_text()
+    extras = importlib.metadata.metadata("jax").get_all("Provides-Extra")
+    assert {"cuda12", "cuda13"} <= set(extras)
+    assert "JAX='jax[cuda13]'" in text and "ARG JAX=jax\n" in text
