@@ -23,8 +23,14 @@ USAGE = """usage: python -m gssl_jax.main --config=FILE[:preset[,key=value ...]]
   --redo=STAGE     puts a stage and all after it aside and trains them anew
   --debug          a traceback where something is refused
   --help           this text
+
+several processes, one run (--workdir on a disk that all of them see)
+  --distributed=auto       this is one of the processes of a TPU slice, of SLURM (a task for each GPU) or of Open MPI
+  --distributed=HOST:PORT --processes=N --process=I   the I-th of N, from 0, the first of which is on HOST
 """
 
+PROCESSES = ("distributed", "processes", "process")
+"""The flags of one of several processes, see `gssl_jax.training.distributed`."""
 
 EXIT_REFUSED = 2
 
@@ -43,7 +49,7 @@ class Options(NamedTuple):
 def parse(
     argv: Sequence[str],
     usage: str = USAGE,
-    more: Sequence[str] = ("redo",),
+    more: Sequence[str] = ("redo", *PROCESSES),
     switches: Sequence[str] = (),
     needs: str = "stages",
 ) -> Options | None:

@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options is None:
             return 0
         from gssl_jax.report.run import train_and_report  # here, so that a mistyped flag is told at once
+        from gssl_jax.training import distributed
 
+        distributed.start(options.more)
         return train_and_report(options.config, options.workdir, console, options.more["redo"])
     except UserError as problem:
         if debug:

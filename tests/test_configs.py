@@ -109,7 +109,7 @@ def assembled(monkeypatch):
     """(recipe, preset) -> the parts of its stage on one device, without any file."""
     one = make_mesh(1)  # a batch of 100, as Tiny-ImageNet has it, does not divide among eight
     monkeypatch.setattr(assembling, "open_source", lambda settings, *_: Stand(settings))
-    monkeypatch.setattr(assembling, "make_mesh", lambda: one)
+    monkeypatch.setattr(assembling, "make_mesh", lambda fsdp: one)
     return lambda name, preset: assemble(stage_config(recipe(preset, name), "target"))
 
 

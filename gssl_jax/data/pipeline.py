@@ -1,7 +1,8 @@
 """The training stream: an endless, restartable order of batches, the same for any number of threads and hosts.
 
-Shuffle and repeat come first (a new order every epoch), then the slice of this process, then batches. Element p of the
-stream is a function of (seed, p) alone, and so are its crops; a restart needs nothing but the number of the next batch.
+Shuffle and repeat come first (a new order every epoch), then batches, of which each process gets its part. Element p of
+the stream is a function of (seed, p) alone, and so are its crops; a restart needs nothing but the number of the next
+batch.
 
 Two modes. Resident: the images live on the device, the stream yields only which ones. Host: each image is decoded once
 and its views are cut from the original here.
@@ -9,6 +10,7 @@ and its views are cut from the original here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,8 +80,7 @@ def open_stream(
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"a batch of {batch_size} does not divide among {process_count} processes; change its size")
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    numbered = order.map_with_index(lambda position, index: (int(position), int(index)))
-    mine = numbered[process_index + start_batch * batch_size :: process_count]
+    mine = grain.MapDataset.source(Share(order, batch_size, start_batch, process_index, process_count))
     share, threads = batch_size // process_count, int(data.threads)
     ahead = int(data.prefetch) if views is None else max(int(data.prefetch), share)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead if threads else 0)
@@ -91,6 +92,23 @@ def open_stream(
     cutter = Cutter(readable, views, seed, int(data.channels))
     batches = mine.map(cutter).to_iter_dataset(options).batch(share, drop_remainder=True, batch_fn=_stack)
     return StreamIterator(batches, start_batch, source.fingerprint(), readable)
+
+
+class Share:
+    """The elements (position, index) of the stream that one process gets, batch by batch: the process_index-th part of
+    each, in order, so that the parts laid end to end are the batch that a single process would get."""
+
+    def __init__(self, order: Any, batch_size: int, start_batch: int, process_index: int, process_count: int) -> None:
+        self._order, self._batch, self._share = order, batch_size, batch_size // process_count
+        self._first = start_batch * batch_size + process_index * self._share
+
+    def __len__(self) -> int:
+        return sys.maxsize // self._batch * self._share  # the stream has no end
+
+    def __getitem__(self, element: int) -> tuple[int, int]:
+        batch, place = divmod(element, self._share)
+        position = self._first + batch * self._batch + place
+        return position, int(self._order[position])
 
 
 def _indices(elements: Sequence[tuple[int, int]]) -> Batch:

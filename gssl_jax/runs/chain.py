@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -19,6 +20,8 @@ from gssl_jax.runs.parts import Parts, assemble, stage_config
 from gssl_jax.runs.pictures import draw_pictures
 from gssl_jax.runs.results import build_results
 from gssl_jax.runs.stage import Outcome, run_stage
+from gssl_jax.training import distributed
+from gssl_jax.training.mesh import own
 from gssl_jax.training.metrics import replace_row
 
 
@@ -73,9 +76,23 @@ def assembled(config: ConfigDict, number: int, name: str) -> Parts:
 
 
 def claim(config: ConfigDict, folder: RunFolder, console: Console) -> None:
-    """Makes the folder this run's and prints what changed, if anything; see `RunFolder.claim`."""
-    if said := folder.claim(config):
-        console.print(said, style="yellow", highlight=False)
+    """Makes the folder this run's and prints what changed, if anything; see `RunFolder.claim`.
+
+    Process 0 does so for all. Raises UserError in all of them where it cannot, and where they do not share the folder.
+    """
+    problem = None
+    try:
+        if said := folder.claim(config):
+            console.print(said, style="yellow", highlight=False)
+    except UserError as refused:
+        problem = refused
+    if distributed.same(problem is not None):
+        raise problem or UserError("process 0 has refused; its own words say why")
+    if not (folder.shared / folder.config.name).exists():
+        raise UserError(
+            f"process {jax.process_index()} does not see {folder.shared}, which process 0 has made: --workdir has to "
+            "lie on a disk that all hosts share"
+        )
 
 
 def conclude(
@@ -83,6 +100,8 @@ def conclude(
 ) -> Finished:
     """Evaluation of the trained backbone and of the controls, results.json, and the pictures."""
     started = time.perf_counter()
+    state, selected, untrained = own((outcome.state, outcome.selected, outcome.untrained), parts.mesh)
+    outcome = outcome._replace(state=state, selected=selected, untrained=untrained)
     chosen, last = outcome.selected, outcome.state
     variables = parts.method.backbone(chosen.params, chosen.method_state, parts.config.evals.which)
     console.print(

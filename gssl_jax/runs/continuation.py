@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Sharding
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -28,8 +27,10 @@ from gssl_jax.runs.folder import plain, write_atomically
 from gssl_jax.runs.gauges import Gauge, Look, bare
 from gssl_jax.runs.handover import Handed
 from gssl_jax.runs.parts import Parts
+from gssl_jax.training import distributed
 from gssl_jax.training.checkpoint import Checkpoints
 from gssl_jax.training.loop import Every
+from gssl_jax.training.mesh import own
 from gssl_jax.training.state import TrainState
 
 SCRATCH = "scratch"
@@ -70,8 +71,8 @@ def best(stage: Path) -> Path:
 
 
 def judged_by(parts: Parts, state: TrainState) -> Any:
-    """The variables of the backbone that the stage is judged by."""
-    return parts.method.backbone(state.params, state.method_state, parts.config.evals.which)
+    """The variables of the backbone that the stage is judged by, whole in this process."""
+    return own(parts.method.backbone(state.params, state.method_state, parts.config.evals.which), parts.mesh)
 
 
 def judged_start(
@@ -83,6 +84,7 @@ def judged_start(
     asked for only without that file, or where it was judged by other settings. `words` are those of `origin`.
     """
     path, settings = stage / "started.json", plain(parts.config.evals)
+    distributed.together("started")  # all look before one of them writes
     held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if held and held["evals"] == settings:
         return held["controls"]
@@ -90,9 +92,9 @@ def judged_start(
     controls = {
         "started": judge.judge(begun) | judge.teach(begun) | robustness.judge(judge, begun)
     } | refreshed_control(parts, judge, begun)
-    write_atomically(
-        path, json.dumps({"started_from": words, "evals": settings, "controls": controls}, indent=1) + "\n"
-    )
+    if distributed.first():
+        held = {"started_from": words, "evals": settings, "controls": controls}
+        write_atomically(path, json.dumps(held, indent=1) + "\n")
     if scores := in_words(controls["started"]):
         console.print(f"what you start from ({words}): {scores}", highlight=False, soft_wrap=True)
     return controls
@@ -175,7 +177,9 @@ class Watch:
                 self.stopped_step = step
 
     def _look(self, state: TrainState) -> Look:
-        return self._gauge.look(judged_by(self._parts, state))
+        found = self._gauge.look(judged_by(self._parts, state))
+        size = self._gauge.size if found.right else 0
+        return Look(distributed.same(found.score), distributed.same_text(found.right, size))
 
     def _note(self, step: int, state: TrainState, now: Look) -> None:
         self._emit(step, {"watch/score": now.score})
@@ -188,8 +192,9 @@ class Watch:
         else:
             self._below = self._below + 1 if self._gauge.fallen(self._start, self._best, now) else 0
 
-    def restored(self, last: TrainState, sharding: Sharding) -> TrainState:
-        """The best state after a stop, where `continuation.restore` wants it; else `last`.
+    def restored(self, last: TrainState, sharding: Any) -> TrainState:
+        """The best state after a stop, where `continuation.restore` wants it, placed as `Checkpoints.restore` does;
+        else `last`.
 
         Raises UserError where it is no longer on disk."""
         if self.stopped_step is None or not self._settings.restore:

@@ -25,7 +25,7 @@ from gssl_jax.runs.folder import plain, write_atomically
 from gssl_jax.runs.images import Images, shape_batch
 from gssl_jax.runs.lineage import settings_digest
 from gssl_jax.runs.stage import step_maker
-from gssl_jax.training.mesh import put_batch, replicated
+from gssl_jax.training.mesh import in_parts, put_batch
 from gssl_jax.training.state import create_state
 from gssl_jax.training.step import gather
 
@@ -94,9 +94,9 @@ def timed(config: ConfigDict) -> float:
     def fresh(batches: Any, key: jax.Array) -> Any:
         return create_state(parts.method, parts.optimiser, gather(images.resident, batches), key)
 
-    whole = replicated(parts.mesh)
-    state = jax.device_put(jax.jit(fresh, out_shardings=whole)(batch, jax.random.key(0)), whole)
-    step, times = step_maker(parts)(1), []
+    places = in_parts(jax.eval_shape(fresh, batch, jax.random.key(0)), parts.mesh)
+    state = jax.jit(fresh, out_shardings=places)(batch, jax.random.key(0))
+    step, times = step_maker(parts, places)(1), []
     for _ in range(1 + TIMED_STEPS):
         start = time.perf_counter()
         state, _ = jax.block_until_ready(step(state, images.resident, batch))

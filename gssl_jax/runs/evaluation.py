@@ -26,7 +26,7 @@ from gssl_jax.models.build import least_side
 from gssl_jax.models.resnet import ResNet
 from gssl_jax.runs import dense
 from gssl_jax.runs.judged import Frozen, Judged
-from gssl_jax.training.mesh import on_data, replicated
+from gssl_jax.training.mesh import local_mesh, on_data, own, replicated
 
 Entries = dict[str, dict[str, Any]]
 
@@ -232,7 +232,7 @@ class Judge:
         return lambda: self.batches(held)
 
     def _placed(self, batch_size: int) -> jax.sharding.Sharding:
-        mesh = self._parts.mesh
+        mesh = local_mesh(self._parts.mesh)
         return on_data(mesh) if batch_size % mesh.size == 0 else replicated(mesh)
 
     def validate(self, params: Any, method_state: Any) -> float:
@@ -258,7 +258,8 @@ class Judge:
 
     def _guesses(self, split: str, params: Any, method_state: Any, attack: Any = None) -> tuple[np.ndarray, np.ndarray]:
         assert self._predict is not None
-        return classification.predictions(self._predict, (params, method_state), self.batches(self.sets[split]), attack)
+        held = own((params, method_state), self._parts.mesh)
+        return classification.predictions(self._predict, held, self.batches(self.sets[split]), attack)
 
     def judge_pixels(self) -> Entries:
         """The same evaluators on raw pixels, shrunk to at most `evals.pixel_side`."""

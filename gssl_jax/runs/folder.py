@@ -66,10 +66,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 class RunFolder:
-    """The files of one run under `path`."""
+    """The files of one run under `path`; what the processes of a run keep together, its checkpoints, under `shared`,
+    which is the same for one process."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, shared: Path | None = None) -> None:
+        self.path, self.shared = path, shared or path
         self.config, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.results, self.report, self.lineage = path / "results.json", path / "report.html", path / "lineage.json"
         self.figures, self.tensorboard, self.pictures = path / "figures", path / "tensorboard", path / "pictures.npz"
@@ -78,13 +79,17 @@ class RunFolder:
         """The folder of the stage with this number in the chain."""
         return self.path / "stages" / f"{number}-{name}"
 
+    def kept(self, number: int, name: str) -> Path:
+        """What all processes of a run see of the folder of a stage."""
+        return self.shared / "stages" / f"{number}-{name}"
+
     def checkpoints(self, number: int, stage: str) -> Path:
         """The checkpoint folder of a stage."""
-        return self.stage(number, stage) / "checkpoints"
+        return self.kept(number, stage) / "checkpoints"
 
     def best(self, number: int, stage: str) -> Path:
         """Where the state of the stage that validation images chose is kept."""
-        return self.stage(number, stage) / "best"
+        return self.kept(number, stage) / "best"
 
     def claim(self, config: ConfigDict) -> str:
         """Makes the folder this run's, or finds that it is already; returns what changed in words, "" for nothing.

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from gssl_jax.runs.console import Progress
-from gssl_jax.runs.continuation import Watch
+from gssl_jax.runs.continuation import Watch, judged_by
 from gssl_jax.runs.evaluation import Judge, floats, log_row
 from gssl_jax.runs.health import pairs
 from gssl_jax.runs.images import Images
@@ -18,7 +18,7 @@ from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.watch import CollapseAlarm, HealthProbe
 from gssl_jax.training.checkpoint import Checkpoints
 from gssl_jax.training.loop import Every, Hooks
-from gssl_jax.training.mesh import replicated
+from gssl_jax.training.mesh import local_mesh, own, replicated
 from gssl_jax.training.metrics import Writer
 from gssl_jax.training.state import TrainState
 
@@ -74,7 +74,7 @@ class Examiner:
 
     def on_boundary(self, step: int, state: TrainState) -> None:
         if self.every.due(step) and step < self.parts.clock.total:
-            variables = self.parts.method.backbone(state.params, state.method_state, self.judge.settings.which)
+            variables = judged_by(self.parts, state)
             row = log_row(self.judge.judge(variables))
             self.recorder.emit(step, row)
             scores = "  ".join(f"{name.removeprefix('eval/')} {value:.3f}" for name, value in row.items())
@@ -96,10 +96,11 @@ def make_hooks(
     seen = judge.some("train", config.run.health_samples)["image"]
     seen = seen[: len(seen) // 2 * 2] if len(seen) > 3 else seen
     views = pairs(judge, config.data, seen) if len(seen) > 3 else None
-    sample, views = jax.device_put((floats(seen), None if views is None else floats(views)), replicated(parts.mesh))
+    here = replicated(local_mesh(parts.mesh))
+    sample, views = jax.device_put((floats(seen), None if views is None else floats(views)), here)
     probe = HealthProbe(
         parts.method,
-        lambda variables, images: judge.encode(variables, images)["feat"],
+        lambda variables, images: judge.encode(own(variables, parts.mesh), images)["feat"],
         sample,
         views,
         config.evals.which,

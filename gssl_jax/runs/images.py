@@ -16,7 +16,7 @@ from gssl_jax.data.pipeline import open_stream
 from gssl_jax.data.substitution import Substituted, as_readable
 from gssl_jax.models.build import least_side
 from gssl_jax.runs.parts import Parts, all_labels, fingerprint
-from gssl_jax.training.mesh import replicated
+from gssl_jax.training.mesh import placed, replicated
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Images:
                 held = {"image": load_canvases(sources[name], data)}
                 if parts.labelled(name):
                     held["label"] = all_labels(stream)
-                resident[name] = jax.device_put(held, replicated(parts.mesh))
+                resident[name] = placed(held, replicated(parts.mesh))
         return Images(parts, sources, fingerprint(sources), resident)
 
     @property

@@ -95,7 +95,7 @@ def assemble(config: ConfigDict) -> Parts:
     check_features(config, backbone)
     refresh.check_statistics(config.evals, config.backbone.kind == "resnet")
     tuning.check_backbone(config.evals.finetune, backbone)
-    mesh = make_mesh()
+    mesh = make_mesh(fsdp=config.run.fsdp)
     check_batch(config.optim.batch_size, mesh)
     sizes = {name: config.optim.batch_size * stream.ratio for name, stream in config.data.streams.items()}
     streams, validation, counts = open_streams(config, kind, sizes)

@@ -21,7 +21,7 @@ from gssl_jax.runs import dense
 from gssl_jax.runs.evaluation import Judge, floats, stratified
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.stage import Images, Outcome
-from gssl_jax.training.mesh import put_batch
+from gssl_jax.training.mesh import local_mesh, own, put_batch
 from gssl_jax.training.state import TrainState
 from gssl_jax.training.step import gather
 
@@ -151,7 +151,7 @@ def reconstruction(parts: Parts, images: Images, state: TrainState) -> dict[str,
     """`reconstruction`: clean, corrupted and rebuilt views of some training images, [n, S, S, C] in [0, 1]; nothing
     for a method whose views have no `clean` to compare with."""
     with images.batches(0) as batches:
-        batch = gather(images.resident, put_batch(next(batches), parts.mesh))
+        batch = gather(own(images.resident, parts.mesh), put_batch(next(batches), local_mesh(parts.mesh)))
     views, rebuilt = jax.jit(functools.partial(_rebuilt, parts.method))(
         batch, state.params, named(state.key, "pictures")
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax.sharding import Sharding
 
 from gssl_jax.runs.evaluation import Judge
+from gssl_jax.training import distributed
 from gssl_jax.training.checkpoint import Checkpoints
 from gssl_jax.training.loop import Every
 from gssl_jax.training.state import TrainState
@@ -28,15 +28,15 @@ class Selector:
         """Judges `state` when it is time, and saves it when it is the best so far."""
         if not self._every.due(step) and step < self._total:
             return
-        score = self._judge.validate(state.params, state.method_state)
+        score = distributed.same(self._judge.validate(state.params, state.method_state))
         self._emit(step, {"eval/validation": score})
         if score > self._best:
             self._best = score
             self._kept.save(state, {"score": score})
         self._say(f"step {step}: validation {score:.3f}, best {self._best:.3f}")
 
-    def selected(self, last: TrainState, sharding: Sharding) -> TrainState:
-        """The best state; `last` where there is none."""
+    def selected(self, last: TrainState, sharding: Any) -> TrainState:
+        """The best state, placed as `Checkpoints.restore` does; `last` where there is none."""
         self._kept.finish()
         if self._kept.latest is None:
             return last

@@ -48,8 +48,9 @@ class Checkpoints:
                 step, {"state": state}, force=True, custom_metadata={"stream": stream}
             )
 
-    def restore(self, abstract: TrainState, sharding: Sharding) -> tuple[TrainState, dict[str, Any]]:
-        """The latest state on the devices of `sharding`, and the stream's state.
+    def restore(self, abstract: TrainState, sharding: Any) -> tuple[TrainState, dict[str, Any]]:
+        """The latest state on the devices of `sharding`, one or a tree of them, and the stream's state; they need not
+        be those that it was saved from.
 
         `abstract` gives structure, shapes and dtypes (`jax.eval_shape`). Raises UserError where the checkpoint does
         not hold exactly these arrays or cannot be read.
@@ -57,7 +58,8 @@ class Checkpoints:
         newest = self._checkpointer.latest
         assert newest is not None, "restore without a checkpoint"
         where = f"checkpoint {newest.step} in {self._checkpointer.directory}"
-        target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
+        places = jax.tree.map(lambda _: sharding, abstract) if isinstance(sharding, Sharding) else sharding
+        target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, places)
         try:
             stored = self._checkpointer.metadata(newest.step)
             # Orbax would cast silently, and its own words about a tree that differs fill pages. A damaged checkpoint

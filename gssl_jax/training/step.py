@@ -36,15 +36,22 @@ def gather(resident: Resident, batches: Batches) -> dict[str, Mapping[str, Array
 
 
 def transition(
-    method: Method, optimiser: optax.GradientTransformation, state: TrainState, batches: Batches
+    method: Method,
+    optimiser: optax.GradientTransformation,
+    state: TrainState,
+    batches: Batches,
+    gathered: Callable[[Any], Any] = lambda held: held,
 ) -> tuple[TrainState, dict[str, Array], Array]:
     """(state, batches) -> (next state, metrics, finite). A step that is not finite keeps parameters, teacher,
-    centres and moments; its samples count as seen and it is counted in `skipped`."""
+    centres and moments; its samples count as seen and it is counted in `skipped`. What the loss sees of parameters and
+    method state is `gathered` first."""
     views = method.views(batches, named(state.key, "views"), state.step)
     key = jax.random.fold_in(named(state.key, "loss"), state.step)
-    (loss, (method_state, metrics)), gradients = jax.value_and_grad(method.loss, has_aux=True)(
-        state.params, state.method_state, views, key, state.step, True
-    )
+
+    def loss_of(params: Any) -> Any:
+        return method.loss(gathered(params), gathered(state.method_state), views, key, state.step, True)
+
+    (loss, (method_state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     norm = optax.tree.norm(gradients)
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -71,18 +78,25 @@ def make_step(
     mesh: Mesh,
     dispatch: int = 1,
     schedules: Mapping[str, optax.Schedule] = MappingProxyType({}),
+    places: Any = None,
 ) -> StepFunction:
     """The jitted step: (state, resident, batches) -> (state, averages of the metrics over the finite steps).
 
     `dispatch` > 1 runs that many steps in one call; its batches are stacked in front, [dispatch, B, ...].
     `schedules` are logged as `train/<name>` at the count of the
-    optimiser, which skipped steps do not advance. The state is donated.
+    optimiser, which skipped steps do not advance. The state is donated. `places` are its shardings (`mesh.in_parts`),
+    replicated without them; with an axis `fsdp` of more than 1 every device gathers parameters and teacher for the
+    loss, and computes on its own images alone.
     """
+    whole = replicated(mesh)
+
+    def gathered(held: Any) -> Any:
+        return jax.lax.with_sharding_constraint(held, whole) if mesh.shape["fsdp"] > 1 else held
 
     def one(state: TrainState, resident: Resident, batches: Any) -> tuple[TrainState, Metrics]:
         count = state.step - state.skipped
         now = {f"train/{name}": jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
-        state, metrics, finite = transition(method, optimiser, state, gather(resident, batches))
+        state, metrics, finite = transition(method, optimiser, state, gather(resident, batches), gathered)
         metrics |= now
         return state, {name: Average.from_model_output(value[None], finite[None]) for name, value in metrics.items()}
 
@@ -90,8 +104,8 @@ def make_step(
         state, stacked = jax.lax.scan(lambda s, b: one(s, resident, b), state, batches)
         return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
 
-    whole = replicated(mesh)
-    return jax.jit(one if dispatch == 1 else several, donate_argnums=0, out_shardings=(whole, whole))
+    placed = whole if places is None else places
+    return jax.jit(one if dispatch == 1 else several, donate_argnums=0, out_shardings=(placed, whole))
 
 
 @jax.jit

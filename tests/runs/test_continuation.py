@@ -62,7 +62,7 @@ def toy_parts(total, **changes):
     config = recipe("tiny")
     config.continuation.update({"every": 1 / total} | changes)
     method = toy_method()._replace(backbone=lambda params, state, which: {"step": params["step"]})
-    return SimpleNamespace(config=config, method=method, clock=SimpleNamespace(total=total))
+    return SimpleNamespace(config=config, method=method, clock=SimpleNamespace(total=total), mesh=MESH)
 
 
 def at(step):
