@@ -136,6 +136,8 @@ def running(log_every: int, health_every: int, checkpoint_every: int) -> ConfigD
     r.keep_checkpoints = 2
     r.deterministic = False  # GPU: bit-exact resume at some cost; a CPU always is
     r.keep_host_memory = False  # CPU only: freed memory stays with the process; pays for steps above a second
+    r.fsdp = 1  # devices that share one copy of parameters, teacher and moments; 1: each has all, 0: all share
+    r.programs = "auto"  # where compiled programs are kept for the next start: auto (the user's cache) | off | a folder
     r.remat = "none"  # ViT, what the backward pass computes again to save memory: none | dots | blocks
     r.tensorboard = True
     return r
