@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gssl_jax.plan import gib
+from gssl_jax.knobs import gib
 
 IMAGENET, CIFAR = (1_281_167, 1_000), (50_000, 10)
 RECIPES = {

@@ -46,3 +46,8 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         found |= flat(value, f"{prefix}.{name}" if prefix else name)
     return found
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB, in MiB below one."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

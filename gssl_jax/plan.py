@@ -14,6 +14,7 @@ from rich.table import Table
 
 from gssl_jax.cli import parse, refuse
 from gssl_jax.errors import UserError
+from gssl_jax.knobs import gib
 
 USAGE = """usage: python -m gssl_jax.plan --config=FILE[:preset] [--topology=NAME] [--config.KEY=V ...]
 
@@ -139,11 +140,6 @@ def work(plan: Any, console: Console, say: Any) -> None:
         )
     else:
         say("The images live on the devices: nothing is decoded while it trains.")
-
-
-def gib(size: float) -> str:
-    """Bytes in GiB, in MiB below one."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def numbers(plan: Any) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gssl_jax.errors import UserError
 from gssl_jax.runs.chips import Target
 from gssl_jax.runs.images import shape_batch
+from gssl_jax.runs.memory import OUT_OF_MEMORY, device_bytes, program_bytes
 from gssl_jax.runs.parts import Parts, assemble, stage_config
-from gssl_jax.training.mesh import check_batch, on_data, replicated
+from gssl_jax.training.mesh import check_batch, in_parts, mesh_over, on_data, replicated
 from gssl_jax.training.optimizer import schedules_of
 from gssl_jax.training.state import TrainState, create_state
 from gssl_jax.training.step import gather, make_step
@@ -114,7 +115,8 @@ def make_plan(config: ConfigDict, target: Target, largest: bool = True) -> Plan:
 
     Raises UserError for a recipe that cannot work.
     """
-    mesh = jax.make_mesh((len(target.devices),), ("data",), axis_types=(AxisType.Auto,), devices=target.devices)
+    fsdp, config.run.fsdp = config.run.fsdp, 1  # of the devices there, not of those here
+    mesh = mesh_over(target.devices, fsdp)
     parts = assemble(config)
     step = compiled(parts, mesh, target)
     state = abstract_state(parts, mesh)[0]
@@ -141,7 +143,8 @@ def abstract_state(parts: Parts, mesh: Mesh) -> tuple[TrainState, Any, Any]:
         return create_state(parts.method, parts.optimiser, gather(resident, batch), key)
 
     shapes = jax.eval_shape(fresh, resident, batch, jax.random.key(0))
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes)
+    places = in_parts(shapes, mesh)
+    state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
     return state, resident, batch
 
 
@@ -149,28 +152,33 @@ def compiled(parts: Parts, mesh: Mesh, target: Target) -> Compiled:
     """The step of `parts` on `mesh`. Raises UserError where its batch does not divide among the devices."""
     check_batch(parts.config.optim.batch_size, mesh)
     state, resident, batch = abstract_state(parts, mesh)
-    step: Any = make_step(parts.method, parts.optimiser, mesh, 1, schedules_of(parts.config.optim, parts.clock))
+    step: Any = make_step(
+        parts.method,
+        parts.optimiser,
+        mesh,
+        schedules=schedules_of(parts.config.optim, parts.clock),
+        places=in_parts(state, mesh),
+    )
     size, chip = parts.config.optim.batch_size, target.chip
     try:
         program = step.lower(state, resident, batch).compile()
     except jax.errors.JaxRuntimeError as problem:
-        if "RESOURCE_EXHAUSTED" not in str(problem) and "Ran out of memory" not in str(problem):
+        if not any(word in str(problem) for word in OUT_OF_MEMORY):
             raise
         workspace = needed_bytes(str(problem))
-        rest = bytes_of((state, resident)) + bytes_of(batch) // mesh.size
+        rest = device_bytes((state, resident, batch))
         return Compiled(size, False, workspace and workspace + rest, {}, 0.0, 0.0, {})
     memory, costs = program.memory_analysis(), program.cost_analysis()
     kinds = {
-        "parameters": bytes_of(state.params),
-        "teacher and centres": bytes_of(state.method_state),
-        "optimiser": bytes_of(state.opt_state),
-        "resident images": bytes_of(resident),
-        "batch": bytes_of(batch) // mesh.size,
+        "parameters": device_bytes(state.params),
+        "teacher and centres": device_bytes(state.method_state),
+        "optimiser": device_bytes(state.opt_state),
+        "resident images": device_bytes(resident),
+        "batch": device_bytes(batch),
         "activations and workspace": memory.temp_size_in_bytes,
         "program": memory.generated_code_size_in_bytes,
     }
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    used += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    used = program_bytes(program)
     kinds["padding and results"] = used - sum(kinds.values())
     moved = dict(collectives(program.as_text()))
     return Compiled(size, used <= chip.memory, used, kinds, costs["flops"], costs["bytes accessed"], moved)

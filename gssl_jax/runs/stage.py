@@ -23,11 +23,13 @@ from gssl_jax.runs.gauges import gauge_of
 from gssl_jax.runs.handover import Handed, hand_over
 from gssl_jax.runs.hooks import Recorder, Saver, make_hooks
 from gssl_jax.runs.images import Images, shape_batch
+from gssl_jax.runs.memory import check_memory
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.selection import Selector
+from gssl_jax.training import distributed
 from gssl_jax.training.checkpoint import Checkpoints
 from gssl_jax.training.loop import Every, train
-from gssl_jax.training.mesh import put_batch, replicated
+from gssl_jax.training.mesh import in_parts, placed, put_batch
 from gssl_jax.training.metrics import JsonLines, TensorBoard, Writer, cut_rows
 from gssl_jax.training.optimizer import schedules_of
 from gssl_jax.training.signals import StopRequest
@@ -74,14 +76,15 @@ def run_stage(
         done = checkpoints.latest or 0
         images = Images.load(parts)
         batches = stack.enter_context(images.batches(done))
-        begun = start(parts, checkpoints, images, handed, console)
+        places = state_places(parts, images)
+        begun = start(parts, checkpoints, images, handed, console, places)
         state, controls = begun.state, {}
         describe(parts, state, images, console, place)
         if judged and origin != continuation.SCRATCH:
-            controls = continuation.judged_start(place, parts, judge, begun.first, console, origin)
+            controls = continuation.judged_start(folder.kept(number, name), parts, judge, begun.first, console, origin)
         cut_rows(folder.metrics, name, done if checkpoints.latest is not None else -1)
         writers: list[Writer] = [JsonLines(folder.metrics)]
-        if config.run.tensorboard:
+        if config.run.tensorboard and distributed.first():
             writers.append(TensorBoard(folder.tensorboard, done))
         for writer in writers:
             stack.callback(writer.close)
@@ -90,7 +93,7 @@ def run_stage(
         watch = None
         watchable = origin != continuation.SCRATCH and total > 0
         if watchable and (gauge := gauge_of(judge, config.continuation)) is not None:
-            kept = stack.enter_context(Checkpoints(continuation.best(place), 1))
+            kept = stack.enter_context(Checkpoints(continuation.best(folder.kept(number, name)), 1))
             watch = Watch(parts, gauge, kept, done, recorder.emit, begun.extra.get("watch"))
             watch.begin(state)
         saver = Saver(checkpoints, images, Every(config.run.checkpoint_every, done), begun.seconds, watch)
@@ -101,10 +104,22 @@ def run_stage(
             every = Every(parts.clock.steps(config.evals.every), done)
             selector = Selector(judge, best, every, total, recorder.emit, progress.say)
             hooks = hooks._replace(on_boundary=[*hooks.on_boundary, selector.on_boundary])
+        step_for = step_maker(parts, places)
+        if done < total:
+            check_memory(parts, step_for, state, images.resident, console)
         with progress, StopRequest() as request:
+            told: list[int] = []
+            dispatches = max(1, config.run.log_every // config.run.steps_per_dispatch)  # of an interval
+            wish = distributed.agreed(lambda: request.asked, dispatches)
+
+            def asked_to_stop() -> bool:
+                if number := wish():
+                    told.append(number)
+                return bool(told) or has_fallen(watch)
+
             stop = train(
                 state,
-                step_maker(parts),
+                step_for,
                 batches,
                 images.resident,
                 parts.mesh,
@@ -113,16 +128,16 @@ def run_stage(
                 hooks=hooks,
                 log_every=config.run.log_every,
                 dispatch=config.run.steps_per_dispatch,
-                asked_to_stop=lambda: bool(request.asked) or has_fallen(watch),
+                asked_to_stop=asked_to_stop,
             )
             probe.finish()
         trained = int(stop.state.step) > done
         seconds = saver.seconds if trained else begun.seconds
         selected = stop.state
         if has_fallen(watch):
-            selected = watch.restored(selected, replicated(parts.mesh))
+            selected = watch.restored(selected, places)
         if selector is not None and (has_fallen(watch) or not stop.interrupted):
-            selected = selector.selected(selected, replicated(parts.mesh))
+            selected = selector.selected(selected, places)
         if has_fallen(watch) and trained:
             recorder.emit(int(stop.state.step), {"alarm": watch.sentence(int(selected.step), origin)})
         elif has_fallen(watch):
@@ -132,7 +147,7 @@ def run_stage(
     if stop.state.skipped:
         skipped = f"{int(stop.state.skipped)} steps were not finite and changed nothing: lower optim.learning_rate"
         console.print(skipped, style="yellow")
-    signal = request.asked if stop.interrupted else 0
+    signal = told[0] if stop.interrupted and told else 0
     watched = None if watch is None else watch.report(int(selected.step))
     return Outcome(stop.state, selected, begun.untrained, images, seconds, signal, origin, controls, watched)
 
@@ -157,41 +172,54 @@ class Begun(NamedTuple):
         return float(self.extra["seconds"]) if self.extra else 0.0
 
 
-def start(parts: Parts, checkpoints: Checkpoints, images: Images, handed: Handed | None, console: Console) -> Begun:
-    """The state to begin with and what goes with it.
-
-    The order: 1. resume from the stage's own checkpoint; 2. what the stage before hands over; 3. published weights,
-    `backbone.weights`; 4. from scratch.
-    """
-    whole, config = replicated(parts.mesh), parts.config
+def fresh_state(parts: Parts, images: Images) -> Callable[[Any, Array], TrainState]:
+    """(batch, key) -> a new state, to be jitted with its places."""
 
     def fresh(batches: Any, key: Array) -> TrainState:
         return create_state(parts.method, parts.optimiser, gather(images.resident, batches), key)
 
+    return fresh
+
+
+def state_places(parts: Parts, images: Images) -> Any:
+    """The shardings of the state of a stage, see `in_parts`."""
+    batch = put_batch(shape_batch(parts), parts.mesh)
+    return in_parts(jax.eval_shape(fresh_state(parts, images), batch, jax.random.key(0)), parts.mesh)
+
+
+def start(
+    parts: Parts, checkpoints: Checkpoints, images: Images, handed: Handed | None, console: Console, places: Any
+) -> Begun:
+    """The state to begin with, laid out as `places` say, and what goes with it.
+
+    The order: 1. resume from the stage's own checkpoint; 2. what the stage before hands over; 3. published weights,
+    `backbone.weights`; 4. from scratch.
+    """
+    config, fresh = parts.config, fresh_state(parts, images)
     batch = put_batch(shape_batch(parts), parts.mesh)
     key = jax.random.key(config.seed)
-    fresh_on_devices = jax.jit(fresh, out_shardings=whole)
+    fresh_on_devices = jax.jit(fresh, out_shardings=places)
     state = fresh_on_devices(batch, key)
     untrained = jax.tree.map(jnp.copy, parts.method.backbone(state.params, state.method_state, "teacher"))
     if checkpoints.latest is not None:
-        state, extra = checkpoints.restore(jax.eval_shape(fresh, batch, key), whole)
+        state, extra = checkpoints.restore(jax.eval_shape(fresh, batch, key), places)
         check_stream(extra["train"], images, int(state.step))
         step, total = int(state.step), parts.clock.total
         words = f"going on at step {step} of {total}" if step < total else f"trained before, all {total} steps"
         console.print(words, highlight=False)
         quiet = Console(quiet=True)
-        return Begun(state, lambda: given(parts, fresh_on_devices(batch, key), handed, quiet), untrained, extra)
-    state = given(parts, state, handed, console)
+        return Begun(state, lambda: given(parts, fresh_on_devices(batch, key), handed, quiet, places), untrained, extra)
+    state = given(parts, state, handed, console, places)
     return Begun(state, lambda: state, untrained, {})
 
 
-def given(parts: Parts, state: TrainState, handed: Handed | None, console: Console) -> TrainState:
+def given(parts: Parts, state: TrainState, handed: Handed | None, console: Console, places: Any) -> TrainState:
     """A fresh state with what the stage before hands over or, without one, with the weights of a file."""
     if handed is not None:
         state = hand_over(state, handed, parts.config.method.hand_over)
     elif parts.config.backbone.weights:
         state = published(parts, state, console)
-    return jax.device_put(state, replicated(parts.mesh))
+    return placed(state, places)
 
 
 def published(parts: Parts, state: TrainState, console: Console) -> TrainState:
@@ -216,14 +244,14 @@ def check_stream(saved: Mapping[str, Any], images: Images, step: int) -> None:
         )
 
 
-def step_maker(parts: Parts) -> Any:
-    """Number of steps -> the jitted step for it, made once."""
+def step_maker(parts: Parts, places: Any = None) -> Any:
+    """Number of steps -> the jitted step for it, made once; `places` as for `make_step`."""
     made: dict[int, StepFunction] = {}
     schedules = schedules_of(parts.config.optim, parts.clock)
 
     def step_for(n: int) -> StepFunction:
         if n not in made:
-            made[n] = make_step(parts.method, parts.optimiser, parts.mesh, n, schedules)
+            made[n] = make_step(parts.method, parts.optimiser, parts.mesh, n, schedules, places)
         return made[n]
 
     return step_for

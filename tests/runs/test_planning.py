@@ -140,6 +140,19 @@ def test_the_plan_of_a_real_step(tiny):
     assert found.step.moved["all-reduce"].bytes >= 4 * count  # gradients of two devices
 
 
+def test_parameters_in_parts_take_a_part_of_the_memory_and_are_gathered(tiny):
+    """The kernels of a wider network are split; a checkpoint stays as large."""
+    config, target = tiny
+    wide = config.copy_and_resolve_references()
+    wide.backbone.width = 256
+    whole = planning.make_plan(wide, target, largest=False)
+    wide.run.fsdp = 2
+    halved = planning.make_plan(wide, target, largest=False)
+    for name in ("parameters", "optimiser"):
+        assert 0.5 <= halved.step.memory[name] / whole.step.memory[name] < 0.6
+    assert halved.checkpoint == whole.checkpoint and "all-gather" in halved.step.moved
+
+
 def test_the_state_is_the_one_that_training_makes(tiny):
     parts = planning.assemble(tiny[0])
     state, resident, batch = planning.abstract_state(parts, make_mesh(2))
