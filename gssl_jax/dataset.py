@@ -19,6 +19,8 @@ from gssl_jax.errors import UserError, unknown
 USAGE = """usage: python -m gssl_jax.dataset statistics --config=FILE[:preset] [--images=N] [--config.KEY=V ...]
        python -m gssl_jax.dataset split DIR [--train=0.6] [--val=0.2] [--seed=0] [--out=DIR]
        python -m gssl_jax.dataset domains
+       python -m gssl_jax.dataset inspect PATH [--images=N] [--out=DIR] [--json=FILE] [--splits=train,test]
+       python -m gssl_jax.dataset prepare PATH --out=DIR [--side=N] [--encode=auto] [--shards=N] [--shard=I/N]
 
   statistics       mean and standard deviation of the pixels of every training stream, as flags to copy
   --config=FILE    the recipe that names the data, e.g. configs/maskcluster_vit.py:folder,path=DIR
@@ -30,9 +32,20 @@ USAGE = """usage: python -m gssl_jax.dataset statistics --config=FILE[:preset] [
   --out=DIR        where the lists go (DIR itself without it), with a link to the images
 
   domains          the 16 data sets of HPT: what they hold, how they are judged, where to get them
+
+  inspect          counts, sizes, classes, copies, leaks from train to test, broken files, and a contact sheet of each
+                   split in --out (runs/inspect without it); --images=N of each split, evenly spaced
+  prepare          ArrayRecord shards of any source, read again with :folder,path=DIR; the same command makes what is
+                   missing, and --shard=I/N, from 0, the I-th part of it, for arrays of jobs
+  PATH             a folder of images, of lists, of images/ and masks/, an index (.csv, .tsv, .jsonl), arrays (.npz);
+                   or KIND:PATH, e.g. tfds:cifar10
+  --side=N         shorter side in pixels, smaller images stay (0: as they are)
+  --encode=KIND    auto: a file's own bytes, else JPEG, PNG or raw by what the pixels need; or keep, jpeg, png, raw
+  --quality=95     of JPEG; --shards=N of each split (0: about 256 MiB each); --threads=N; --max_broken=0.01
+  --holdout=0.2    the share of each class to test on where no split is given
   --debug          a traceback where something is refused
 """
-COMMANDS = ("statistics", "split", "domains")
+COMMANDS = ("statistics", "split", "domains", "inspect", "prepare")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise unknown("command", command, COMMANDS)
         rest = [argv[0], *argv[1:]]
         rest.remove(command)
-        {"statistics": _statistics, "split": _split, "domains": _domains}[command](rest)
+        run = {
+            "statistics": _statistics,
+            "split": _split,
+            "domains": _domains,
+            "inspect": _inspect,
+            "prepare": _prepare,
+        }
+        run[command](rest)
         return 0
     except UserError as problem:
         if "--debug" in argv:
@@ -74,6 +94,29 @@ def _split(argv: list[str]) -> None:
     counts = divide(root, out, train, val, _whole("seed", values["seed"]))
     print(f"{out}: " + ", ".join(f"{count} images in {name}.txt" for name, count in counts.items()))
     print(f"  read it with --config.data.streams.train.source=lists --config.data.streams.train.path={out}")
+
+
+def _inspect(argv: list[str]) -> None:
+    defaults = {"images": "0", "threads": "0", "out": "", "json": "", "splits": "", "holdout": "0.2"}
+    words, values = _options(argv, defaults)
+    from gssl_jax.report import data_sets
+
+    data_sets.inspect(values, _one(words, "inspect"), Console(soft_wrap=False))
+
+
+def _prepare(argv: list[str]) -> None:
+    defaults = {"out": "", "side": "0", "encode": "auto", "quality": "95", "shards": "0", "shard": "0/1"}
+    defaults |= {"threads": "0", "splits": "", "holdout": "0.2", "max_broken": "0.01"}
+    words, values = _options(argv, defaults)
+    from gssl_jax.report import data_sets
+
+    data_sets.write_shards(values, _one(words, "prepare"), Console(soft_wrap=False))
+
+
+def _one(words: list[str], command: str) -> str:
+    if len(words) != 1:
+        raise UserError(f"{command} takes one data set and was given {len(words)}: {command} PATH")
+    return words[0]
 
 
 def _domains(argv: list[str]) -> None:

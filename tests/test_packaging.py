@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODULES = {  # distribution -> the module that it brings, where the two differ
     "absl-py": "absl",
+    "array-record": "array_record",
     "faiss-cpu": "faiss",
     "ml-collections": "ml_collections",
     "opencv-python-headless": "cv2",

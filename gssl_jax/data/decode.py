@@ -40,10 +40,7 @@ def decode(payload: bytes | str | os.PathLike[str], name: str = "") -> np.ndarra
     """
     if not isinstance(payload, bytes):
         name = name or str(payload)
-        try:
-            payload = Path(payload).read_bytes()
-        except OSError as error:
-            raise BrokenImage(name, error.strerror or "not readable") from None
+        payload = read_file(payload)
     name = name or "<bytes>"
     if not payload:
         raise BrokenImage(name, "the file is empty")
@@ -57,6 +54,14 @@ def decode(payload: bytes | str | os.PathLike[str], name: str = "") -> np.ndarra
     if image.dtype not in (np.uint8, np.uint16):
         raise BrokenImage(name, f"pixels are {image.dtype}, expected 8 or 16 bit unsigned integers")
     return image
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file; BrokenImage where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BrokenImage(str(path), error.strerror or "not readable") from None
 
 
 def _looks_complete(payload: bytes) -> bool:
@@ -89,8 +94,8 @@ def _by_opencv(payload: bytes) -> np.ndarray | None:
         image = cv2.imdecode(np.frombuffer(_without_profile(payload), np.uint8), flags)
     except cv2.error:
         return None
-    if image is None or image.ndim == 2:
-        return image
+    if image is None or image.ndim == 2 or image.dtype not in (np.uint8, np.uint16):
+        return image  # what is neither 8 nor 16 bit is refused by name, and colours of such pixels cannot be swapped
     swap = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
     channels = image.shape[2]
     return cv2.cvtColor(image, swap[channels]) if channels in swap else image
@@ -119,6 +124,8 @@ def _by_pillow(payload: bytes, name: str) -> np.ndarray:
                 return np.array(picture, np.uint16)
             mode = picture.mode if picture.mode in ("L", "LA", "RGB", "RGBA") else "RGB"
             return np.array(picture.convert(mode))
+    except Image.DecompressionBombError:
+        raise BrokenImage(name, "it claims to have more pixels than an image should") from None
     except (OSError, SyntaxError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else "not an image"
         reason = "not an image that OpenCV or Pillow can read" if "cannot identify" in reason else reason

@@ -7,6 +7,7 @@ what lets workers, restarts and hosts agree without talking to each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -91,9 +92,31 @@ def _masks(settings: Any, split: str, data: Any) -> Source:
 
 
 def _folder(settings: Any, split: str, data: Any) -> Source:
+    """Class folders or loose images; where the path is an index, arrays or shards, these."""
+    kind = kind_of(settings.path)
+    if kind in ("index", "npz", "shards"):
+        return KINDS[kind](settings, split, data)
     from gssl_jax.data.sources import folder
 
     return folder.open_folder(settings.path, split, data)
+
+
+def _index(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import index
+
+    return index.IndexSource(settings.path, split, data)
+
+
+def _npz(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import stacked
+
+    return stacked.StackedSource(settings.path, split, data)
+
+
+def _shards(settings: Any, split: str, data: Any) -> Source:
+    from gssl_jax.data.sources import shards
+
+    return shards.ShardedSource(settings.path, split)
 
 
 def _lists(settings: Any, split: str, data: Any) -> Source:
@@ -122,9 +145,32 @@ KINDS: Mapping[str, Callable[[Any, str, Any], Source]] = {
     "folder": _folder,
     "masks": _masks,
     "lists": _lists,
+    "index": _index,
+    "npz": _npz,
+    "shards": _shards,
     "tfds": _tfds,
     "imagined": _imagined,
 }
+
+
+MANIFEST = "manifest.json"
+"""What a folder of shards has beside them."""
+
+
+def kind_of(path: str) -> str:
+    """The kind of source that a file or folder looks like: `index`, `npz`, `shards`, `lists`, `masks` or `folder`."""
+    place = Path(path).expanduser()
+    if place.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson"):
+        return "index"
+    if place.suffix.lower() == ".npz":
+        return "npz"
+    if (place / MANIFEST).is_file():
+        return "shards"
+    if (place / "train.txt").is_file():
+        return "lists"
+    if any((place / below / "masks").is_dir() for below in ("", "train")):
+        return "masks"
+    return "folder"
 
 
 def open_source(settings: Any, split: str, data: Any) -> Source:

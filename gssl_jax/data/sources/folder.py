@@ -163,6 +163,10 @@ class FolderSource:
     def describe(self, index: int) -> str:
         return str(self._root / self._files[index])
 
+    def payload(self, index: int) -> bytes:
+        """The image file as it is."""
+        return decode.read_file(self._root / self._files[index])
+
     def __getitem__(self, index: int) -> Sample:
         image = decode.decode(self._root / self._files[index])
         return {"image": image, "label": self.label(index), "index": int(index)}

@@ -90,8 +90,27 @@ def read_mask(file: Path) -> np.ndarray:
         raise decode.BrokenImage(str(file), str(error).split("\n")[0]) from None
 
 
+def checked_mask(file: Path, image: np.ndarray, parts: int) -> np.ndarray:
+    """`read_mask` of an image [h, w, C]; BrokenImage too for another size, and for a value of no class."""
+    mask = read_mask(file)
+    if mask.shape != image.shape[:2]:
+        size, wanted = (" x ".join(map(str, shape)) for shape in (mask.shape, image.shape[:2]))
+        raise decode.BrokenImage(str(file), f"the mask is {size} px and its image {wanted} px")
+    strange = np.setdiff1d(mask, [*range(parts), IGNORED])
+    if len(strange):
+        reason = f"the value {strange[0]} is no class; there are {parts}, and {IGNORED} is for none"
+        raise decode.BrokenImage(str(file), reason)
+    return mask
+
+
 def part_names(root: Path, images: list[str]) -> tuple[str, ...]:
-    """Names from classes.txt, else the numbers up to the largest value of a mask that can be read."""
+    """Names of the classes of the masks of `images`, see `highest_part`."""
+    return highest_part(root, root, [mask_name(image) for image in images])
+
+
+def highest_part(place: Path, root: Path, masks: list[str]) -> tuple[str, ...]:
+    """Names from classes.txt in `root`, else the numbers up to the largest value of a mask that can be read; `place` is
+    what a message calls the data set."""
     file = root / "classes.txt"
     if file.is_file():
         names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
@@ -101,15 +120,15 @@ def part_names(root: Path, images: list[str]) -> tuple[str, ...]:
             raise UserError(f"{file} {wrong}; give every class a name of its own, at most {IGNORED}, one a line")
         return names
     largest = -1
-    for image in images:
+    for name in masks:
         try:
-            mask = read_mask(root / mask_name(image))
+            mask = read_mask(root / name)
         except decode.BrokenImage:
             continue  # counted and named when the image is read
         largest = max(largest, int(mask[mask != IGNORED].astype(int).max(initial=-1)))
     if largest < 0:
-        first = root / mask_name(images[0])
-        raise UserError(f"{root} has no mask that can be read; the first image needs {first}, an indexed PNG")
+        first = root / masks[0]
+        raise UserError(f"{place} has no mask that can be read; the first image needs {first}, an indexed PNG")
     return tuple(str(number) for number in range(largest + 1))
 
 
@@ -133,17 +152,13 @@ class MaskedImages:
     def describe(self, index: int) -> str:
         return str(self._root / self._files[index])
 
+    def payload(self, index: int) -> bytes:
+        """The image file as it is."""
+        return decode.read_file(self._root / self._files[index])
+
     def __getitem__(self, index: int) -> Sample:
         image = decode.decode(self._root / self._files[index])
-        file = self._root / mask_name(self._files[index])
-        mask = read_mask(file)
-        if mask.shape != image.shape[:2]:
-            size, wanted = (" x ".join(map(str, shape)) for shape in (mask.shape, image.shape[:2]))
-            raise decode.BrokenImage(str(file), f"the mask is {size} px and its image {wanted} px")
-        strange = np.setdiff1d(mask, [*range(len(self.parts)), IGNORED])
-        if len(strange):
-            reason = f"the value {strange[0]} is no class; there are {len(self.parts)}, and {IGNORED} is for none"
-            raise decode.BrokenImage(str(file), reason)
+        mask = checked_mask(self._root / mask_name(self._files[index]), image, len(self.parts))
         return {"image": image, "label": -1, "index": int(index), "segmentation": mask}
 
     def fingerprint(self) -> str:
