@@ -203,7 +203,7 @@ def test_what_was_judged_by_other_settings_is_judged_again(tmp_path):
     """One number per judging; a start that was judged is not built again."""
     config, judged = recipe("tiny"), iter([0.25, 0.5])
     method = SimpleNamespace(backbone=lambda params, state, which: {"params": params})
-    parts = SimpleNamespace(config=config, method=method)
+    parts = SimpleNamespace(config=config, method=method, mesh=MESH)
     judge = SimpleNamespace(
         labelled=True,
         judge=lambda v: {"knn/top1": {"value": next(judged)}},
