@@ -5,6 +5,9 @@ Process 0 tells the others what it decided wherever a decision is a matter of th
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,39 +16,56 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gssl_jax.errors import UserError
+from gssl_jax.training.launchers import detected
 
 TIMEOUT = 300
 """Seconds that processes wait for each other at the start."""
 
+GRACE = 30
+"""Seconds more until JAX gives up by itself."""
 
-def start(given: Mapping[str, str]) -> None:
+
+def start(given: Mapping[str, str], seconds: int = TIMEOUT) -> None:
     """Joins the processes of a run as `given`, the flags --distributed, --processes and --process, says; does nothing
     where they are empty.
 
-    Has to come before anything asks jax for a device. Raises UserError for values that do not belong together, and
-    where the others cannot be reached.
+    Has to come before anything asks jax for a device. Raises UserError for values that do not belong together, and for
+    `auto` without a launcher. Where the others do not come within `seconds` it says so, names the coordinator and ends
+    the process: JAX would end it itself, with a stack trace and without an exception.
     """
     where = given["distributed"]
     if not where:
         if given["processes"] or given["process"]:
             raise UserError("--processes and --process go with --distributed=HOST:PORT, where process 0 is")
         return
-    options = {} if where == "auto" else _named(where, given)
     if where == "auto" and (given["processes"] or given["process"]):
         raise UserError("--distributed=auto finds --processes and --process itself: leave them out")
+    options = detected(os.environ) if where == "auto" else _named(where, given)
+    address = options.get("coordinator_address", "that JAX found")
+    late = threading.Timer(seconds, _late, (f"--distributed={where}: the coordinator {address}", seconds))
+    late.daemon = True
+    late.start()
     try:
-        jax.distributed.initialize(initialization_timeout=TIMEOUT, **options)
+        jax.distributed.initialize(initialization_timeout=seconds + GRACE, **options)
     except (RuntimeError, ValueError) as problem:
         said = (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
         raise UserError(
             f"--distributed={where}: the processes did not come together ({said}). Every process needs the same "
-            f"HOST:PORT and --processes, one of them --process=0 on HOST, within {TIMEOUT} s of each other"
+            f"HOST:PORT and --processes, one of them --process=0 on HOST, within {seconds} s of each other"
         ) from problem
+    finally:
+        late.cancel()
+
+
+def _late(where: str, seconds: int) -> None:
+    words = f"error: {where} did not bring all processes together within {seconds} s: check that process 0 runs there,"
+    print(f"{words} that the port is free and open, and that every process was started", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def _named(where: str, given: Mapping[str, str]) -> dict[str, Any]:
     host, _, port = where.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UserError(f"--distributed={where}: give auto, or HOST:PORT of process 0, e.g. --distributed=node0:8476")
     for name in ("processes", "process"):
         if not given[name].isdigit():

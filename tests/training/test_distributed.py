@@ -138,12 +138,21 @@ def test_two_processes_give_the_losses_and_parameters_of_one(tmp_path, alone, de
         (("node0", "2", "0"), "give auto, or HOST:PORT of process 0"),
         (("", "2", "0"), "go with --distributed=HOST:PORT"),
         (("auto", "2", ""), "leave them out"),
-        (("auto", "", ""), "the processes did not come together"),
+        (("node0:70000", "2", "0"), "give auto, or HOST:PORT of process 0"),
     ],
 )
 def test_flags_that_do_not_belong_together(given, said):
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         distributed.start(dict(zip(("distributed", "processes", "process"), given, strict=True)))
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_processes_that_do_not_come_are_told_of_with_the_coordinator(process):
+    given = {"distributed": f"127.0.0.1:{free_port()}", "processes": "2", "process": process}
+    code = f"from gssl_jax.training import distributed; distributed.start({given}, 1)"
+    [(code, said)] = side_by_side([[sys.executable, "-c", code]])
+    assert code == 2, said
+    assert f"error: --distributed={given['distributed']}: the coordinator {given['distributed']} did not" in said
 
 
 def test_a_single_process_agrees_with_itself():
