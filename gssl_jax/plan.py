@@ -136,7 +136,7 @@ def work(plan: Any, console: Console, say: Any) -> None:
         rate, threads = plan.rate() / plan.target.hosts, plan.target.chip.threads
         say(
             f"Each host then decodes {rate:,.0f} images a second and cuts {plan.views} views of each: about "
-            f"{plan.cores():,.0f} cores at 1,000 JPEG files a second, of the {threads} threads it has."
+            f"{plan.cores():,.0f} cores for JPEG files of 500 x 375 pixels, of the {threads} threads it has."
         )
     else:
         say("The images live on the devices: nothing is decoded while it trains.")

@@ -22,9 +22,9 @@ from gssl_jax.training.optimizer import schedules_of
 from gssl_jax.training.state import TrainState, create_state
 from gssl_jax.training.step import gather, make_step
 
-DECODED = 1000.0
-"""Images of 500 x 375 pixels, JPEG at quality 95, that one core decodes, cuts and resizes to one view a second (OpenCV,
-measured on an x86-64 server core)."""
+DECODE, CUT = 0.94e-3, 0.6e-3
+"""Seconds of an x86-64 server core for one JPEG of 500 x 375 pixels at quality 95, and for each view that is cut from
+it and resized, the mean of two of 224 and ten of 96 pixels (docs/results/data.md)."""
 
 TRIES = 4
 """Batches that are compiled at most on the way to the largest one."""
@@ -89,9 +89,9 @@ class Plan(NamedTuple):
         return None if not least else self.images / least
 
     def cores(self) -> float | None:
-        """Cores of each host that decoding takes at that rate, see `DECODED`."""
+        """Cores of each host that decoding and cutting take at that rate, see `DECODE`."""
         rate = self.rate()
-        return None if rate is None else rate / self.target.hosts * bool(self.views) / DECODED
+        return None if rate is None else rate / self.target.hosts * (DECODE + self.views * CUT if self.views else 0.0)
 
 
 def for_target(config: ConfigDict, target: Target, images: int, classes: int) -> ConfigDict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -74,6 +75,30 @@ def in_parts(tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
     return jax.tree.map(one, tree)
+
+
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """Inside a jitted step: arrays laid out as `in_parts` says, whole on every device. Their gradients are summed into
+    parts again: left to itself jax would sum them whole on every device."""
+    if mesh.shape["fsdp"] == 1:
+        return tree
+    return jax.tree.map(lambda leaf: _whole(leaf, mesh), tree)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _whole(array: Any, mesh: Mesh) -> Any:
+    return jax.lax.with_sharding_constraint(array, replicated(mesh))
+
+
+def _whole_forward(array: Any, mesh: Mesh) -> tuple[Any, None]:
+    return _whole(array, mesh), None
+
+
+def _whole_backward(mesh: Mesh, _: None, gradient: Any) -> tuple[Any]:
+    return (jax.lax.with_sharding_constraint(gradient, in_parts(gradient, mesh)),)
+
+
+_whole.defvjp(_whole_forward, _whole_backward)
 
 
 def placed(tree: Any, shardings: Any) -> Any:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from gssl_jax.methods.base import Batches, Method
 from gssl_jax.ops.keys import named
-from gssl_jax.training.mesh import replicated
+from gssl_jax.training.mesh import gathered, replicated
 from gssl_jax.training.state import TrainState
 
 Metrics = dict[str, Average]
@@ -40,16 +40,16 @@ def transition(
     optimiser: optax.GradientTransformation,
     state: TrainState,
     batches: Batches,
-    gathered: Callable[[Any], Any] = lambda held: held,
+    seen: Callable[[Any], Any] = lambda held: held,
 ) -> tuple[TrainState, dict[str, Array], Array]:
     """(state, batches) -> (next state, metrics, finite). A step that is not finite keeps parameters, teacher,
     centres and moments; its samples count as seen and it is counted in `skipped`. What the loss sees of parameters and
-    method state is `gathered` first."""
+    method state goes through `seen` first."""
     views = method.views(batches, named(state.key, "views"), state.step)
     key = jax.random.fold_in(named(state.key, "loss"), state.step)
 
     def loss_of(params: Any) -> Any:
-        return method.loss(gathered(params), gathered(state.method_state), views, key, state.step, True)
+        return method.loss(seen(params), seen(state.method_state), views, key, state.step, True)
 
     (loss, (method_state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     norm = optax.tree.norm(gradients)
@@ -90,13 +90,10 @@ def make_step(
     """
     whole = replicated(mesh)
 
-    def gathered(held: Any) -> Any:
-        return jax.lax.with_sharding_constraint(held, whole) if mesh.shape["fsdp"] > 1 else held
-
     def one(state: TrainState, resident: Resident, batches: Any) -> tuple[TrainState, Metrics]:
         count = state.step - state.skipped
         now = {f"train/{name}": jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
-        state, metrics, finite = transition(method, optimiser, state, gather(resident, batches), gathered)
+        state, metrics, finite = transition(method, optimiser, state, gather(resident, batches), lambda held: gathered(held, mesh))
         metrics |= now
         return state, {name: Average.from_model_output(value[None], finite[None]) for name, value in metrics.items()}
 

@@ -68,7 +68,7 @@ def test_the_slowest_resource_bounds_the_step():
     assert one.least() == pytest.approx(0.04)
     assert one.rate() == pytest.approx(64 / 0.04)
     assert one.target.hosts == 2
-    assert one.cores() == pytest.approx(64 / 0.04 / 2 / planning.DECODED)
+    assert one.cores() == pytest.approx(64 / 0.04 / 2 * (planning.DECODE + one.views * planning.CUT))
 
 
 def test_images_on_the_device_take_no_cores_and_an_unknown_chip_has_no_time():
