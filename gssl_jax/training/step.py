@@ -93,7 +93,9 @@ def make_step(
     def one(state: TrainState, resident: Resident, batches: Any) -> tuple[TrainState, Metrics]:
         count = state.step - state.skipped
         now = {f"train/{name}": jnp.asarray(schedule(count)) for name, schedule in schedules.items()}
-        state, metrics, finite = transition(method, optimiser, state, gather(resident, batches), lambda held: gathered(held, mesh))
+        state, metrics, finite = transition(
+            method, optimiser, state, gather(resident, batches), lambda held: gathered(held, mesh)
+        )
         metrics |= now
         return state, {name: Average.from_model_output(value[None], finite[None]) for name, value in metrics.items()}
 
