@@ -168,7 +168,7 @@ def images_and_protocols(options: Options) -> ConfigDict:
     from gssl_jax.runs.parts import stage_config
 
     values = options.values
-    kind, _, path = values["data"].partition(":")
+    kind, path = kind_and_path(values["data"])
     runs = [spec for spec in options.backbones.values() if candidates.is_run(spec)]
     if values["config"]:
         recipe = parse(["evaluate", f"--config={values['config']}"], more=())
@@ -195,6 +195,16 @@ def images_and_protocols(options: Options) -> ConfigDict:
         if values[split]:
             base.evals.data[split] = values[split]
     return base
+
+
+def kind_and_path(data: str) -> tuple[str, str]:
+    """--data: a kind of source, `KIND:PATH`, or a path, whose kind is seen by what lies there."""
+    from gssl_jax.data.sources import KINDS, kind_of
+
+    kind, _, path = data.partition(":")
+    if data and kind not in KINDS and Path(data).expanduser().exists():
+        return kind_of(data), data
+    return kind, path
 
 
 def changed(evals: ConfigDict, changes: Mapping[str, str]) -> ConfigDict:

@@ -198,3 +198,21 @@ def test_values_of_protocols_have_the_kind_that_they_had():
     for wrong in ("0.5", "(", "True x", "'a'"):
         with pytest.raises(UserError, match="this is no int"):
             changed(evals, {"knn.k": wrong})
+
+
+def test_data_is_a_kind_a_kind_with_a_path_or_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()  # a folder that is called like a kind
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.csv").write_text("path\n")
+    found = {
+        data: evaluate.kind_and_path(data) for data in ("photos", "folder:photos", "mine", "mine.csv", "gone:x", "")
+    }
+    assert found == {
+        "photos": ("photos", ""),
+        "folder:photos": ("folder", "photos"),
+        "mine": ("folder", "mine"),
+        "mine.csv": ("index", "mine.csv"),
+        "gone:x": ("gone", "x"),
+        "": ("", ""),
+    }
