@@ -27,7 +27,8 @@ USAGE = """usage: python -m gssl_jax.evaluate --backbone=[NAME=]WHAT [--backbone
                                          in the caches of this machine (HF_HOME, TORCH_HOME); nothing is fetched
                          random[:SEED]   the network of the first, or of --architecture, untrained
                          pixels          the images themselves
-  --data=KIND[:PATH]   labelled images: photos, mosaics, digits, folder:DIR, lists:DIR, masks:DIR, tfds:NAME, earth:shaded
+  --data=KIND[:PATH]   labelled images: photos, mosaics, digits, earth:shaded, tfds:NAME, or a path: a folder of images,
+                       of lists or of masks, an index (.csv, .jsonl), arrays (.npz), shards
   --config=FILE[:preset]   or a recipe, whose last stage says images and protocols; a run alone brings its own
   --evals=LIST         knn,linear,lowshot (without it); also sgd_linear, finetune, robustness, segmentation (mosaics,
                        masks, earth:coasts-shaded), and health, which needs no labels

@@ -174,8 +174,16 @@ def resized(image: np.ndarray, height: int, width: int, nearest: bool = False) -
         return image
     shrinks = height <= image.shape[0] and width <= image.shape[1]
     kernel = cv2.INTER_NEAREST_EXACT if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    out = cv2.resize(image, (width, height), interpolation=kernel)
-    return out.reshape(height, width, image.shape[2])
+    return sized(image, height, width, kernel)
+
+
+def sized(image: np.ndarray, height: int, width: int, kernel: int) -> np.ndarray:
+    """[h, w, C] -> [height, width, C] by one of OpenCV's kernels, which averages at most four channels at once."""
+    parts = [
+        cv2.resize(image[:, :, first : first + 4], (width, height), interpolation=kernel).reshape(height, width, -1)
+        for first in range(0, image.shape[2], 4)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
 def resize_shorter_and_centre_crop(image: np.ndarray, resize: int, size: int, nearest: bool = False) -> np.ndarray:

@@ -190,4 +190,4 @@ def cut(image: np.ndarray, rng: np.random.Generator, view: Mapping[str, Any]) ->
     part, size = image[top : top + box_height, left : left + box_width], int(view["size"])
     shrinks = box_height >= size and box_width >= size
     kernel = cv2.INTER_AREA if shrinks else INTERPOLATIONS[view["interpolation"]]
-    return cv2.resize(part, (size, size), interpolation=kernel).reshape(size, size, image.shape[2])
+    return decode.sized(part, size, size, kernel)

@@ -11,9 +11,8 @@ import numpy as np
 from jax import Array
 
 from gssl_jax.evals import logistic
-from gssl_jax.evals.auroc import mean_auroc
 from gssl_jax.evals.linear import LOGITS_BYTES, prepared
-from gssl_jax.evals.multilabel_scores import HALF, VALIDATION, thresholds_of
+from gssl_jax.evals.multilabel_scores import HALF, VALIDATION, mean_average_precision, thresholds_of
 
 
 class OneVsRest(NamedTuple):
@@ -44,9 +43,10 @@ def one_vs_rest(
     """Regressions with intercept on standardised features [N, D] and labels [N, C] of 0, 1 and NaN (unknown: that
     image is left out of that class), judged on [M, D].
 
-    One l2 strength (of mean binary cross-entropy + l2/2 |w|^2) serves all classes: that of `l2_grid` with the best mean
-    AUROC on the share `validation` of the images, the strongest of equals; the final fits see them too. Of more than
-    `train_images` training images (0 = no limit) so many are drawn by `seed`. With `threshold="validation"` the same
+    One l2 strength (of mean binary cross-entropy + l2/2 |w|^2) serves all classes: that of `l2_grid` with the best
+    mean average precision on the share `validation` of the images, the strongest of equals; the final fits see them
+    too. Of more than `train_images` training images (0 = no limit) so many are drawn by `seed`. With
+    `threshold="validation"` the same
     share chooses a threshold for every class, by the fit that has not seen it.
     """
     order = np.random.default_rng(seed).permutation(len(train))
@@ -65,8 +65,8 @@ def one_vs_rest(
     thresholds: float | np.ndarray = 0.0
     if (len(grid) > 1 or threshold == VALIDATION) and held_out.any():
         found = [np.asarray(_logits(solve(l2, ~held_out), known))[held_out] for l2 in grid]
-        areas = [mean_auroc(scores, train_labels[held_out]) for scores in found]
-        chosen = int(np.nan_to_num(areas, nan=-1.0).argmax())
+        means = [mean_average_precision(scores, train_labels[held_out]) for scores in found]
+        chosen = int(np.nan_to_num(means, nan=-1.0).argmax())
         best = grid[chosen]
         if threshold == VALIDATION:
             thresholds = thresholds_of(found[chosen], train_labels[held_out], otherwise=0.0)

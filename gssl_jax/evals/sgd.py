@@ -15,10 +15,9 @@ import optax
 from jax import Array
 
 from gssl_jax.errors import UserError
-from gssl_jax.evals.auroc import mean_auroc
 from gssl_jax.evals.intervals import bootstrap_interval, entry, t_interval
 from gssl_jax.evals.linear import validation_part
-from gssl_jax.evals.multilabel_scores import MEASURES, multilabel_entries, values_of
+from gssl_jax.evals.multilabel_scores import MEASURES, mean_average_precision, multilabel_entries, values_of
 from gssl_jax.ops.augment import augment_batch
 
 Batches = Callable[[], Iterable[Mapping[str, np.ndarray]]]
@@ -120,8 +119,8 @@ Entries = dict[str, dict[str, Any]]
 
 
 def metric_of(labels: np.ndarray) -> str:
-    """What validation images choose by: `top1` or `auroc`, by the kind of label."""
-    return "top1" if labels.ndim == 1 else "auroc"
+    """What validation images choose by: `top1`, or `map` where there are several labels."""
+    return "top1" if labels.ndim == 1 else "map"
 
 
 def without_value(labels: np.ndarray, protocol: Mapping[str, Any], problem: str) -> Entries:
@@ -131,9 +130,10 @@ def without_value(labels: np.ndarray, protocol: Mapping[str, Any], problem: str)
 
 
 def score_of(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Top-1 accuracy over the images with a label, or the mean AUROC; NaN where there is nothing to tell it from."""
+    """Top-1 accuracy over the images with a label, or the mean average precision of several labels; NaN where there is
+    nothing to tell it from."""
     if labels.ndim == 2:
-        return mean_auroc(scores, labels)
+        return mean_average_precision(scores, labels)
     known = labels >= 0
     return float((scores.argmax(1) == labels)[known].mean()) if known.any() else float("nan")
 

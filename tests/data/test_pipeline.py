@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from gssl_jax.data import pipeline
+from gssl_jax.data import decode, pipeline
 from gssl_jax.data.sources import open_source
 from gssl_jax.data.sources.subset import Subset
 from gssl_jax.errors import UserError
@@ -152,6 +152,20 @@ def test_a_crop_is_the_box_of_the_shared_function():
     centre[30:60] = 240
     whole = pipeline.cut(centre, np.random.default_rng(0), view | {"size": 3, "scale": (1.0, 1.0), "ratio": (1.0, 1.0)})
     assert whole[:, :, 0].tolist() == [[0] * 3, [240] * 3, [0] * 3]
+
+
+@pytest.mark.parametrize("channels", [4, 5, 9])
+@pytest.mark.parametrize("size", [8, 90])  # averaged, and interpolated
+def test_any_number_of_channels_is_cut_as_each_of_them_alone(channels, size):
+    image = np.random.default_rng(1).integers(0, 2**16, (64, 50, channels), dtype=np.uint16)
+    view = {"size": size, "scale": (0.5, 0.9), "ratio": (0.8, 1.25), "interpolation": "bicubic"}
+    whole = pipeline.cut(image, np.random.default_rng(2), view)
+    assert whole.shape == (size, size, channels) and whole.dtype == np.uint16
+    for place in range(channels):
+        alone = pipeline.cut(image[:, :, place : place + 1], np.random.default_rng(2), view)
+        off = np.abs(whole[:, :, place].astype(int) - alone[:, :, 0])
+        assert off.max() <= 1, place  # of 65,535: one channel is rounded in another order
+    assert decode.square_canvas(image, 24).shape == (24, 24, channels)
 
 
 def test_a_small_box_is_interpolated_as_asked():

@@ -73,7 +73,9 @@ def test_scores_by_the_kind_of_label():
     labels, several = np.array([0, 1, 1, -1]), np.array([[1, 0], [0, 1], [1, np.nan], [0, 0]])
     assert sgd.score_of(scores, labels) == pytest.approx(2 / 3) and sgd.metric_of(labels) == "top1"
     by_hand = (roc_auc_score(several[:, 0], scores[:, 0]) + roc_auc_score([0, 1, 0], scores[[0, 1, 3], 1])) / 2
-    assert sgd.score_of(scores, several) == by_hand and sgd.metric_of(several) == "auroc"
+    assert sgd.metric_of(several) == "map" and sgd.score_of(scores, several) == pytest.approx(1.0)
+    # turned round: of a the positives are last and next to last but one, of b the positive is last of three
+    assert sgd.score_of(-scores, several) == pytest.approx(((1 / 3 + 2 / 4) / 2 + 1 / 3) / 2)
     assert np.isnan(sgd.score_of(scores, np.full(4, -1)))
     options = {"classes": ("a", "b"), "protocol": {"x": 1}, "seed": 0, "resamples": 50}
     found = sgd.scored(scores, labels, **options)["top1"]
