@@ -48,7 +48,9 @@ def check_memory(parts: Parts, step_for: Any, state: Any, resident: Any, console
     try:
         program = step_for(dispatch).lower(state, resident, held).compile()
     except jax.errors.JaxRuntimeError as problem:
-        raise exhausted(parts, state, resident, problem) from problem
+        if refused := exhausted(parts, state, resident, problem):
+            raise refused from problem
+        raise
     needed, there = program_bytes(program), memory_bytes(parts.mesh)
     shared = len(parts.mesh.local_devices) if parts.mesh.devices.flat[0].platform == "cpu" else 1  # one memory for all
     if needed * shared > there:
@@ -56,10 +58,10 @@ def check_memory(parts: Parts, step_for: Any, state: Any, resident: Any, console
     console.print(f"a step takes {gib(needed)} on each device, of {gib(there / shared)}", highlight=False)
 
 
-def exhausted(parts: Parts, state: Any, resident: Any, problem: Exception) -> Exception:
-    """`problem` as a UserError with what to do where it is about memory, else itself."""
+def exhausted(parts: Parts, state: Any, resident: Any, problem: Exception) -> UserError | None:
+    """`problem` as a UserError with what to do where it is about memory, else None."""
     if not any(word in str(problem) for word in OUT_OF_MEMORY):
-        return problem
+        return None
     return UserError(too_much(parts, state, resident, 0, memory_bytes(parts.mesh)))
 
 

@@ -23,7 +23,7 @@ from gssl_jax.runs.gauges import gauge_of
 from gssl_jax.runs.handover import Handed, hand_over
 from gssl_jax.runs.hooks import Recorder, Saver, make_hooks
 from gssl_jax.runs.images import Images, shape_batch
-from gssl_jax.runs.memory import check_memory
+from gssl_jax.runs.memory import check_memory, exhausted
 from gssl_jax.runs.parts import Parts
 from gssl_jax.runs.selection import Selector
 from gssl_jax.training import distributed
@@ -117,19 +117,24 @@ def run_stage(
                     told.append(number)
                 return bool(told) or has_fallen(watch)
 
-            stop = train(
-                state,
-                step_for,
-                batches,
-                images.resident,
-                parts.mesh,
-                total=total,
-                batch_size=samples,
-                hooks=hooks,
-                log_every=config.run.log_every,
-                dispatch=config.run.steps_per_dispatch,
-                asked_to_stop=asked_to_stop,
-            )
+            try:
+                stop = train(
+                    state,
+                    step_for,
+                    batches,
+                    images.resident,
+                    parts.mesh,
+                    total=total,
+                    batch_size=samples,
+                    hooks=hooks,
+                    log_every=config.run.log_every,
+                    dispatch=config.run.steps_per_dispatch,
+                    asked_to_stop=asked_to_stop,
+                )
+            except jax.errors.JaxRuntimeError as problem:  # a program that fits may still find the device half full
+                if refused := exhausted(parts, state, images.resident, problem):
+                    raise refused from problem
+                raise
             probe.finish()
         trained = int(stop.state.step) > done
         seconds = saver.seconds if trained else begun.seconds

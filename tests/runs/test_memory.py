@@ -57,8 +57,7 @@ def test_what_a_device_says_when_it_has_run_out_is_said_with_the_same_advice(beg
     parts, images, state, _ = begun
     said = exhausted(parts, state, images.resident, RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9"))
     assert isinstance(said, UserError) and "--config.optim.batch_size=16" in str(said)
-    other = RuntimeError("INTERNAL: something else")
-    assert exhausted(parts, state, images.resident, other) is other
+    assert exhausted(parts, state, images.resident, RuntimeError("INTERNAL: something else")) is None
 
 
 def test_images_and_a_state_that_fill_the_device_are_named(begun):
@@ -67,3 +66,16 @@ def test_images_and_a_state_that_fill_the_device_are_named(begun):
     assert "--config.run.fsdp=0" in said and "batch_size" not in said  # no batch would fit
     said = too_much(parts, state, images.resident, 10**12, device_bytes((state, images.resident)))
     assert "--config.data.crop=host" in said and device_bytes(images.resident) * 3 > device_bytes(state)
+
+
+def test_a_run_that_runs_out_while_it_trains_says_what_to_do(monkeypatch, tmp_path, capsys):
+    from gssl_jax import main as entry
+    from gssl_jax.runs import stage
+
+    def full(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes")
+
+    monkeypatch.setattr(stage, "train", full)
+    assert entry.main(["main", "--config=configs/maskcluster_vit.py:tiny", f"--workdir={tmp_path}"]) == 2
+    said = capsys.readouterr()
+    assert "a step takes" in said.out and "error: a step takes more than a device has" in said.err
