@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,9 @@ SPLITS = {"pretrain": ("train", "val"), "train": ("train",), "val": ("val",), "t
 SPLIT_NAMES = {"": "train", "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
+TYPING = 0.1
+"""Share of other values up to which they are errors in columns of labels, and not columns of something else."""
+
 UNKNOWN = ("", "nan", "none", "null", "-1", "-1.0")
 
 
@@ -66,7 +70,8 @@ class IndexSource:
         file = Path(path).expanduser()
         rows = read_rows(file)
         columns = known_columns(file, rows)
-        paths = [_text(row.values.get(columns["path"])) for row in rows]
+        words = [_text(row.values.get(columns["path"])) for row in rows]
+        paths = [posixpath.normpath(word) if word else "" for word in words]
         self._check_paths(file, rows, paths, columns["path"])
         labels, self.classes = read_labels(rows, columns)
         chosen = rows_of(split, rows, columns, paths, labels, data)
@@ -188,7 +193,15 @@ def read_labels(rows: list[Row], columns: Mapping[str, str]) -> tuple[np.ndarray
         return _several([_listed(row.values.get(columns["labels"])) for row in rows])
     rest = [name for name in dict.fromkeys(n for row in rows for n in row.values) if name not in columns.values()]
     values = [[_truth(row.values.get(name)) for name in rest] for row in rows]
-    if not rest or any(value is None for line in values for value in line):
+    strange = [(row, name) for row, line in enumerate(values) for name, value in zip(rest, line, strict=True)
+               if value is None]  # fmt: skip
+    if strange and len(strange) < TYPING * len(rest) * len(rows):
+        row, column = strange[0]
+        raise UserError(
+            f"{rows[row].place}: {column} is {_text(rows[row].values.get(column))!r}, and nearly all other values are "
+            "labels of 0, 1, -1, nan or nothing; mend it, or take columns of something else out of the index"
+        )
+    if not rest or strange:
         return np.full(len(rows), -1, np.int32), ()
     return np.array(values, np.float32), tuple(rest)
 

@@ -115,6 +115,11 @@ def test_masks(tmp_path):
         ("path,split\na.png,most\n", "line 2: the split 'most' is none of train, val and test"),
         ("path,label\ngone.png,1\n", "there is no .*gone.png; paths are relative to"),
         ("path,label\n", "names no image"),
+        ("path,label\na.png,1\n./a.png,2\n", r"line 3: a.png stands at .* line 2 too"),
+        (
+            "path,x,y\n" + "".join(f"{i}.png,0,1\n" for i in range(9)) + "a.png,1,7\n",
+            "line 11: y is '7', and nearly all",
+        ),
     ],
 )
 def test_lines_that_cannot_be_meant(tmp_path, text, said):
